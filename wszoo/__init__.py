@@ -1,0 +1,33 @@
+"""wszoo keeps every weight once and one small plan per GPU, and puts them together where they run.
+
+>>> import wszoo
+>>> zoo = wszoo.Zoo()
+>>> model = zoo.pull("digits-cnn", gpu="auto", source="store/")
+>>> digits = model["model"].load()
+>>> scores = digits(images=images)["scores"]
+
+Importing this package loads none of the heavy libraries; they come with the first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wszoo.api import Model, Zoo
+    from wszoo.errors import WszooError
+
+__version__ = "0.1.0"
+__all__ = ["Model", "WszooError", "Zoo", "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    if name in {"Zoo", "Model"}:
+        from wszoo import api
+
+        return getattr(api, name)
+    if name == "WszooError":
+        from wszoo.errors import WszooError
+
+        return WszooError
+    raise AttributeError(f"module 'wszoo' has no attribute {name!r}")

@@ -1,0 +1,79 @@
+"""Coding one frame of a tensor: raw, zstd, or zstd over byte-grouped elements.
+
+Byte grouping puts the first bytes of all elements together, then the second bytes, and so on: sign and exponent bytes
+of trained weights repeat, mantissa bytes do not, and zstd gains only on what stands together. Measured on trained
+weights at level 1: bf16 0.69, fp16 0.85, fp32 0.83 of the size.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wszoo.codecs import zstd
+from wszoo.errors import IncompatibleError, MalformedError
+
+if TYPE_CHECKING:
+    from wszoo.buffers import Bytes
+
+RAW = "raw"
+ZSTD = "zstd"
+LEVEL = 1  # level 3 gains under 1 % on weights and takes twice the time
+KEEP_RAW = 0.95  # a frame that does not get smaller than this is kept raw: raw frames are memory-mapped, not decoded
+
+_GROUPED = re.compile(r"zstd\+bytes([248])")
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """An encoded frame.
+
+    Attributes:
+        codec: as it stands in the tensor table.
+        data: the stored bytes.
+    """
+
+    codec: str
+    data: bytes | Bytes
+
+
+def encode(raw: Bytes, itemsize: int) -> Coded:
+    """Encode a frame in the form that pays.
+
+    Args:
+        raw: flat ``uint8``.
+        itemsize: bytes an element; 1 groups nothing.
+    """
+    grouped = itemsize in {2, 4, 8} and len(raw) % itemsize == 0
+    source = np.ascontiguousarray(raw.reshape(-1, itemsize).T).reshape(-1) if grouped else raw
+    packed = zstd.compress(source, level=LEVEL)
+    if len(packed) > KEEP_RAW * len(raw):
+        return Coded(RAW, raw)
+    return Coded(f"{ZSTD}+bytes{itemsize}" if grouped else ZSTD, packed)
+
+
+def decode(codec: str, stored: Bytes, out: Bytes) -> None:
+    """Decode a frame into ``out``, whose length is the declared raw size.
+
+    Raises:
+        MalformedError: the frame does not decode to exactly that size.
+        IncompatibleError: an unknown codec.
+    """
+    if codec == RAW:
+        if len(stored) != len(out):
+            raise MalformedError(f"a raw frame of {len(stored)} bytes is declared as {len(out)}")
+        out[:] = stored
+        return
+    grouped = _GROUPED.fullmatch(codec)
+    if codec != ZSTD and grouped is None:
+        raise IncompatibleError(
+            f"unknown codec {codec!r}", hint="it was made by a later wszoo: upgrade with 'pip install --upgrade wszoo'"
+        )
+    itemsize = int(grouped[1]) if grouped else 1
+    if len(out) % itemsize:
+        raise MalformedError(f"a frame of {len(out)} bytes cannot have elements of {itemsize} bytes")
+    data = np.frombuffer(zstd.decompress(stored, size=len(out)), np.uint8)
+    out.reshape(-1, itemsize)[:] = data.reshape(itemsize, -1).T

@@ -1,0 +1,141 @@
+"""Finding plugins, one at a time, so that a broken one is reported and never fatal.
+
+pluggy's own entry-point loader imports all of them unguarded and accepts misspelt hooks, so loading is done here.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import pluggy
+
+from wszoo import hookspecs
+from wszoo.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from wszoo.backends.protocol import Backend
+    from wszoo.families.protocol import Family
+    from wszoo.remotes.protocol import RemoteType
+
+BUILTIN = (
+    "wszoo.backends.onnxruntime",
+    "wszoo.backends.tensorrt_rtx",
+    "wszoo.families.onnx",
+    "wszoo.remotes.directory",
+)
+
+
+class _Named(Protocol):
+    name: str
+
+
+_N = TypeVar("_N", bound=_Named)
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """One plugin as it was found.
+
+    Attributes:
+        name: the entry point's name, or the module of a built-in.
+        package: the distribution and its version; ``wszoo`` itself for built-ins.
+        provides: such as ``family echo``.
+        error: why it is not usable; empty when it is.
+    """
+
+    name: str
+    package: str
+    provides: tuple[str, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """What all plugins together provide, by name."""
+
+    families: dict[str, Family]
+    backends: dict[str, Backend]
+    remotes: dict[str, RemoteType]
+    plugins: tuple[Plugin, ...]
+
+    def family(self, name: str) -> Family:
+        """Look up a family.
+
+        Raises:
+            UsageError: no plugin provides it; the hint lists those that exist and plugins that failed.
+        """
+        return _find("family", self.families, name, self.plugins)
+
+    def backend(self, name: str) -> Backend:
+        """Look up a backend by the name that plans' targets carry.
+
+        Raises:
+            UsageError: no plugin provides it.
+        """
+        return _find("backend", self.backends, name, self.plugins)
+
+    def backend_for(self, prefix: str) -> Backend:
+        """Look up a backend by the prefix that users type in targets.
+
+        Raises:
+            UsageError: no plugin provides it.
+        """
+        by_prefix = {backend.prefix: backend for backend in self.backends.values()}
+        return _find("target prefix", by_prefix, prefix, self.plugins)
+
+
+@cache
+def registry() -> Registry:
+    """Load every plugin, once a process."""
+    found = Registry({}, {}, {}, ())
+    plugins = [_load(found, name, "wszoo", lambda name=name: importlib.import_module(name)) for name in BUILTIN]
+    for entry in sorted(entry_points(group=hookspecs.NAMESPACE), key=lambda entry: entry.name):
+        package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
+        plugins.append(_load(found, entry.name, package, entry.load))
+    return Registry(found.families, found.backends, found.remotes, tuple(plugins))
+
+
+def _load(found: Registry, name: str, package: str, load: Any) -> Plugin:  # noqa: ANN401 - any callable
+    manager = pluggy.PluginManager(hookspecs.NAMESPACE)  # one each, so that a broken plugin cannot break another
+    manager.add_hookspecs(hookspecs)
+    try:
+        manager.register(load())
+        manager.check_pending()
+        families, backends, remotes = (
+            [thing for things in hook() for thing in things]
+            for hook in (manager.hook.wszoo_families, manager.hook.wszoo_backends, manager.hook.wszoo_remotes)
+        )
+        provides = (
+            *_add(found.families, families, "family"),
+            *_add(found.backends, backends, "backend"),
+            *_add(found.remotes, remotes, "remote"),
+        )
+    except Exception as error:  # noqa: BLE001 - whatever a plugin raises must not take the tool down
+        return Plugin(name, package, error=f"{type(error).__name__}: {error}")
+    except SystemExit as error:
+        return Plugin(name, package, error=f"it called sys.exit({error.code!r})")
+    return Plugin(name, package, provides)
+
+
+def _add(table: dict[str, _N], things: Iterable[_N], what: str) -> list[str]:
+    fresh = {thing.name: thing for thing in things}
+    for name in fresh.keys() & table.keys():
+        raise UsageError(f"another plugin already provides the {what} {name!r}")
+    table.update(fresh)
+    return [f"{what} {name}" for name in fresh]
+
+
+def _find(what: str, table: dict[str, _N], name: str, plugins: tuple[Plugin, ...]) -> _N:
+    if name in table:
+        return table[name]
+    broken = [plugin.name for plugin in plugins if plugin.error]
+    hint = f"there is: {', '.join(sorted(table)) or 'none'}"
+    if broken:
+        hint += f"; these plugins failed to load, see 'wszoo plugins': {', '.join(broken)}"
+    raise UsageError(f"no {what} named {name!r}", hint=hint)

@@ -1,0 +1,1 @@
+"""Remotes: places that blobs come from."""

@@ -1,0 +1,82 @@
+"""The one boundary where JSON from outside becomes typed objects, and back.
+
+Nothing else in wszoo parses a manifest, config, index or lock. Bounds come first: size before decoding, nesting while
+decoding. Errors name the document and the field's path. Unknown fields are ignored; a document's identity is the digest
+of the bytes as received, so what is not understood is never lost by re-encoding.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import msgspec
+
+from wszoo.digest import Digest
+from wszoo.errors import IntegrityError, LimitError, MalformedError
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+T = TypeVar("T")
+
+MAX_DOCUMENT = 64 << 20  # a config with 100,000 tensors takes about 20 MB
+MAX_MANIFEST = 4 << 20  # what registries accept
+
+
+def _decode_hook(kind: type[T], value: object) -> T:
+    if kind is Digest and isinstance(value, str):
+        try:
+            return cast("T", Digest(value))
+        except MalformedError as error:
+            raise ValueError(error.message) from None  # msgspec adds the field's path to a ValueError
+    raise TypeError(f"cannot decode {kind.__name__}")
+
+
+def _encode_hook(value: object) -> object:
+    if isinstance(value, Digest):
+        return str.__str__(value)
+    raise TypeError(f"cannot encode {type(value).__name__}")
+
+
+@cache
+def _decoder(kind: Hashable) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind, dec_hook=_decode_hook)
+
+
+_ENCODER = msgspec.json.Encoder(enc_hook=_encode_hook, order="deterministic")
+
+
+def decode(data: bytes | memoryview, kind: type[T], *, what: str, limit: int = MAX_DOCUMENT) -> T:
+    """Decode a JSON document from outside.
+
+    Args:
+        data: the document's bytes.
+        kind: the struct to decode into.
+        what: the document's name for error messages (``"manifest sha256:..."``).
+        limit: the most bytes accepted.
+
+    Raises:
+        LimitError: larger than ``limit``, or nested too deep.
+        MalformedError: not JSON, or a field is missing or of another type.
+    """
+    if len(data) > limit:
+        raise LimitError(f"{what} has {len(data)} bytes, more than the {limit} that wszoo accepts")
+    try:
+        return cast("T", _decoder(cast("Any", kind)).decode(data))
+    except RecursionError:
+        raise LimitError(f"{what} is nested too deep") from None
+    except IntegrityError as error:
+        raise MalformedError(f"{what}: {error.message}", hint=error.hint) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+        raise MalformedError(f"{what} is malformed: {error}", hint="distrust its source, or pull it again") from error
+
+
+def encode(document: msgspec.Struct) -> bytes:
+    """Encode a struct as JSON; equal structs give equal bytes on every machine."""
+    return _ENCODER.encode(document)
+
+
+def to_builtins(value: object) -> Any:  # noqa: ANN401 - JSON
+    """Turn structs into plain JSON types, for ``--json`` output."""
+    return msgspec.to_builtins(value, enc_hook=_encode_hook, order="deterministic")

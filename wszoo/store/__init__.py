@@ -1,0 +1,1 @@
+"""The durable, content-addressed store: an OCI image layout with compare-and-swap refs."""

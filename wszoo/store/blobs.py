@@ -1,0 +1,173 @@
+"""Content-addressed blobs: written beside, hashed while written, renamed into place, never changed after."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wszoo.digest import Digest
+from wszoo.errors import IntegrityError, LimitError, MalformedError, NotFoundError
+from wszoo.store.files import replace, storage_errors, sync_folder, unique_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from io import BufferedWriter
+    from pathlib import Path
+
+    from typing_extensions import Buffer
+
+    from wszoo.buffers import Bytes
+    from wszoo.store.layout import StoreLayout
+
+
+class BlobWriter:
+    """A blob being written; see :meth:`Blobs.writer`."""
+
+    def __init__(self, file: BufferedWriter) -> None:
+        self._file = file
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: Buffer) -> None:
+        """Append; hashed as it goes."""
+        view = memoryview(data).cast("B")
+        self._hash.update(view)
+        self._file.write(view)
+        self.size += len(view)
+
+    def digest(self) -> Digest:
+        """The digest of what was written so far."""
+        return Digest.from_hash(self._hash)
+
+
+class Blobs:
+    """The blobs of one store. Safe to use from several threads and processes at once."""
+
+    def __init__(self, layout: StoreLayout) -> None:
+        self._layout = layout
+
+    def path(self, digest: Digest) -> Path:
+        """Where the blob is, or would be."""
+        return self._layout.blob(digest)
+
+    def size(self, digest: Digest) -> int | None:
+        """The blob's length in bytes, or None when it is not here."""
+        try:
+            return self.path(digest).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def hold(self, digest: Digest) -> bool:
+        """True when the blob is here; its age starts anew, so that a gc that runs now keeps it."""
+        try:
+            os.utime(self.path(digest))
+        except FileNotFoundError:
+            return False
+        except OSError:  # a read-only store has no gc to fear
+            return self.path(digest).exists()
+        return True
+
+    def put(self, data: Buffer) -> Digest:
+        """Store bytes that are in memory.
+
+        Raises:
+            StorageError: the file system refuses; nothing is left behind.
+        """
+        digest = Digest.of(data)
+        if not self.hold(digest):
+            with self.writer(digest) as writer:
+                writer.write(data)
+        return digest
+
+    @contextmanager
+    def writer(self, expected: Digest | None = None) -> Iterator[BlobWriter]:
+        """Write a blob piece by piece; it appears under its digest when the block ends, and not at all if it raises.
+
+        Args:
+            expected: what the content must hash to; None accepts any.
+
+        Raises:
+            IntegrityError: the content hashes to something else.
+            StorageError: the file system refuses; nothing is left behind.
+        """
+        self._layout.create()
+        temporary = self._layout.tmp / unique_name()
+        try:
+            with storage_errors("write a blob to"), temporary.open("xb") as file:
+                writer = BlobWriter(file)
+                yield writer
+                file.flush()
+                os.fsync(file.fileno())
+            digest = writer.digest()
+            if expected is not None:
+                expected.check(digest, f"blob {expected.short}")
+            with storage_errors("store a blob as"):
+                replace(temporary, self.path(digest))
+                sync_folder(self._layout.blobs)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+    def read(self, digest: Digest, *, limit: int) -> bytes:
+        """A small blob's bytes, checked against its digest.
+
+        Raises:
+            NotFoundError: it is not here.
+            LimitError: larger than ``limit`` bytes.
+            IntegrityError: damaged.
+        """
+        with self._opened(digest), self.path(digest).open("rb") as file:
+            data = file.read(limit + 1)
+        if len(data) > limit:
+            raise LimitError(f"blob {digest} is larger than the {limit} bytes that wszoo accepts for it")
+        digest.check(Digest.of(data), f"blob {self.path(digest)}")
+        return data
+
+    def map(self, digest: Digest) -> Bytes:
+        """A blob's bytes, memory-mapped and read-only; not checked again, since that would read all of it.
+
+        Raises:
+            NotFoundError: it is not here.
+        """
+        with self._opened(digest), self.path(digest).open("rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                return np.empty(0, np.uint8)  # an empty file cannot be mapped
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return np.frombuffer(mapped, np.uint8)
+
+    def check(self, digest: Digest) -> None:
+        """Re-hash a blob.
+
+        Raises:
+            NotFoundError: it is not here.
+            IntegrityError: its bytes do not match its name.
+        """
+        with self._opened(digest):
+            found = Digest.of_file(self.path(digest))
+        if found != digest:
+            raise IntegrityError(f"blob {self.path(digest)} is damaged: its content hashes to {found}")
+
+    def all(self) -> Iterator[Digest]:
+        """Every blob that is here, in no order; files with other names are passed over."""
+        with suppress(FileNotFoundError), os.scandir(self._layout.blobs) as entries:
+            for entry in entries:
+                with suppress(MalformedError):
+                    yield Digest(f"sha256:{entry.name}")
+
+    @contextmanager
+    def _opened(self, digest: Digest) -> Iterator[None]:
+        try:
+            with storage_errors("read blob"):
+                yield
+        except Exception as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise NotFoundError(
+                    f"blob {digest} is not in the store {self._layout.root}",
+                    hint="pull the model again, or run 'wszoo verify' to see what else is missing",
+                ) from error
+            raise

@@ -1,0 +1,101 @@
+"""Writing files so that a crash at any point leaves the old content or the new, on POSIX and Windows alike.
+
+Correctness comes from ``os.replace`` and ``os.rename`` alone: no locks, no links, nothing that NTFS or a network file
+system lacks.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+import uuid
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from wszoo.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# A virus scanner or indexer on Windows may hold a fresh file open for some hundred milliseconds.
+_REPLACE_WAITS = (0.01, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+
+_HINTS = {
+    errno.ENOSPC: "free some space, or use another store with --store or WSZOO_STORE",
+    errno.EDQUOT: "free some of your quota, or use another store with --store or WSZOO_STORE",
+    errno.EROFS: "the file system is read-only: use another store with --store or WSZOO_STORE",
+    errno.EACCES: "check the permissions, or use another store with --store or WSZOO_STORE",
+    errno.EPERM: "check the permissions, or use another store with --store or WSZOO_STORE",
+}
+
+
+@contextmanager
+def storage_errors(what: str) -> Iterator[None]:
+    """Turn an ``OSError`` inside into a :class:`StorageError` that says what was being done.
+
+    Raises:
+        StorageError: with the file, the reason and what to do.
+    """
+    try:
+        yield
+    except OSError as error:
+        name = f" {error.filename!r}" if error.filename else ""
+        raise StorageError(
+            f"cannot {what}{name}: {error.strerror or error}", hint=_HINTS.get(error.errno or 0, "")
+        ) from error
+
+
+def unique_name() -> str:
+    """A file name that no other process, on this host or another, uses."""
+    return f"{os.getpid()}-{uuid.uuid4().hex}"
+
+
+def replace(source: Path, target: Path) -> None:
+    """``os.replace``, tried again while another program holds the file on Windows."""
+    for wait in _REPLACE_WAITS:
+        try:
+            os.replace(source, target)
+        except PermissionError:
+            if os.name != "nt":
+                raise
+            time.sleep(wait)
+        else:
+            return
+    os.replace(source, target)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` durable; Windows offers no way to, and needs none."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # some network file systems cannot sync a folder
+            raise
+    finally:
+        os.close(handle)
+
+
+def write_atomic(path: Path, data: bytes, scratch: Path) -> None:
+    """Replace ``path`` by ``data``, durably.
+
+    Args:
+        path: the file; its folder exists.
+        data: the new content.
+        scratch: an existing folder on the same file system for the temporary file.
+    """
+    temporary = scratch / unique_name()
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        replace(temporary, path)
+        sync_folder(path.parent)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

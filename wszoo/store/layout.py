@@ -1,0 +1,70 @@
+"""Where everything stands in a store, and the only place that turns a digest into a path.
+
+::
+
+    STORE/
+      oci-layout                 marks an OCI image layout
+      index.json                 every ref, for other OCI tools; derived from wszoo/refs
+      blobs/sha256/<hex>         manifests, configs, graphs, packs, plans
+      wszoo/                     private to wszoo; other tools ignore it
+        refs/<key>/<generation>/ record.json: one update of one ref (see refs.py)
+        engines/<hex>.plan       assembled plans by their sha256; may be deleted at any time
+        runtime/<hex>/           what a backend keeps to load a plan faster; may be deleted at any time
+        leases/                  who is working now, for gc
+        quarantine/              damaged blobs that verify --repair put aside
+        tmp/                     files that are not finished
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wszoo.schema.decode import encode
+from wszoo.schema.oci import Layout
+from wszoo.store.files import storage_errors, write_atomic
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from wszoo.digest import Digest
+
+
+class StoreLayout:
+    """Paths of one store.
+
+    Args:
+        root: the store's folder; made by :meth:`create`, not before.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.index = root / "index.json"
+        self.marker = root / "oci-layout"
+        self.blobs = root / "blobs" / "sha256"
+        self.private = root / "wszoo"
+        self.refs = self.private / "refs"
+        self.engines = self.private / "engines"
+        self.runtime = self.private / "runtime"
+        self.leases = self.private / "leases"
+        self.quarantine = self.private / "quarantine"
+        self.tmp = self.private / "tmp"
+
+    def blob(self, digest: Digest) -> Path:
+        """A blob's path."""
+        return self.blobs / digest.hex
+
+    def engine(self, digest: Digest) -> Path:
+        """An assembled plan's path."""
+        return self.engines / f"{digest.hex}.plan"
+
+    def create(self) -> None:
+        """Make the folders and the marker, unless they exist.
+
+        Raises:
+            StorageError: the file system refuses.
+        """
+        with storage_errors("create the store"):
+            for folder in (self.blobs, self.engines, self.runtime, self.leases, self.quarantine, self.tmp):
+                folder.mkdir(parents=True, exist_ok=True)
+            if not self.marker.exists():
+                write_atomic(self.marker, encode(Layout()), self.tmp)

@@ -1,0 +1,82 @@
+"""Who is working on a store now, so that gc keeps what they have written and not yet made reachable.
+
+A lease is a file whose modification time is renewed while the work goes on. Times are compared with each other only, as
+the file system gives them, so that hosts whose clocks differ can share a store.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from wszoo.store.files import storage_errors, unique_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from wszoo.store.layout import StoreLayout
+
+RENEW = 60.0  # seconds
+EXPIRE = 900.0  # seconds without renewal after which its owner is taken for dead
+
+
+@contextmanager
+def lease(layout: StoreLayout) -> Iterator[None]:
+    """Hold a lease while the block runs.
+
+    Raises:
+        StorageError: the file system refuses.
+    """
+    layout.create()
+    name = unique_name()
+    started, alive = layout.leases / f"{name}.start", layout.leases / f"{name}.alive"
+    with storage_errors("take a lease in"):
+        started.touch(exist_ok=False)
+        alive.touch(exist_ok=False)
+    done = threading.Event()
+    renewer = threading.Thread(target=_renew, args=(alive, done), name="wszoo-lease", daemon=True)
+    renewer.start()
+    try:
+        yield
+    finally:
+        done.set()
+        renewer.join()
+        for path in (alive, started):
+            with suppress(OSError):
+                path.unlink()
+
+
+def oldest_start(layout: StoreLayout) -> float | None:
+    """When the oldest work that still goes on began (file system time, seconds), or None.
+
+    Leases of the dead are removed on the way.
+    """
+    now, starts = file_system_time(layout), []
+    for alive in layout.leases.glob("*.alive"):
+        started = alive.with_suffix(".start")
+        with suppress(FileNotFoundError):
+            if now - alive.stat().st_mtime > EXPIRE:
+                alive.unlink()
+                started.unlink()
+            else:
+                starts.append(started.stat().st_mtime)
+    return min(starts, default=None)
+
+
+def file_system_time(layout: StoreLayout) -> float:
+    """The time by the clock that stamps the store's files, in seconds."""
+    probe = layout.tmp / unique_name()
+    probe.touch()
+    try:
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink()
+
+
+def _renew(alive: Path, done: threading.Event) -> None:
+    while not done.wait(RENEW):
+        with suppress(OSError):
+            os.utime(alive)

@@ -1,0 +1,42 @@
+"""A local store: one folder that holds models for good."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import platformdirs
+
+from wszoo.store.blobs import Blobs
+from wszoo.store.layout import StoreLayout
+from wszoo.store.leases import lease
+from wszoo.store.refs import Refs
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+VARIABLE = "WSZOO_STORE"
+
+
+def default_root() -> Path:
+    """The folder that ``WSZOO_STORE`` names, or else the user's data folder."""
+    named = os.environ.get(VARIABLE)
+    return Path(named) if named else Path(platformdirs.user_data_dir("wszoo", appauthor=False)) / "store"
+
+
+class Store:
+    """The parts of a store together.
+
+    Args:
+        root: its folder; made when something is first written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.layout = StoreLayout(root)
+        self.blobs = Blobs(self.layout)
+        self.refs = Refs(self.layout)
+
+    def lease(self) -> AbstractContextManager[None]:
+        """Keep gc away from what the block writes."""
+        return lease(self.layout)

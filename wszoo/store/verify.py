@@ -1,0 +1,114 @@
+"""Re-hashing everything and naming what is damaged or missing."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from wszoo.digest import Digest
+from wszoo.errors import MalformedError, NotFoundError, WszooError
+from wszoo.progress import Silent
+from wszoo.store.documents import reachable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from wszoo.progress import Progress
+    from wszoo.schema.oci import Descriptor
+    from wszoo.store.store import Store
+
+WORKERS = 4  # hashing releases the GIL; more than this only fight over the disk
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that is wrong.
+
+    Attributes:
+        what: ``damaged`` or ``missing``.
+        path: the file that is, or should be, there.
+        refs: the refs that need it.
+        detail: in words.
+    """
+
+    what: Literal["damaged", "missing"]
+    path: str
+    refs: tuple[str, ...]
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyReport:
+    """What verify found.
+
+    Attributes:
+        checked: files hashed.
+        checked_bytes: their bytes.
+        problems: sorted by path; empty when all is well.
+    """
+
+    checked: int
+    checked_bytes: int
+    problems: tuple[Problem, ...]
+
+
+def verify(store: Store, progress: Progress | None = None) -> VerifyReport:
+    """Hash every blob and assembled plan, and follow every ref.
+
+    Damage is reported, never raised, so that one damaged file does not hide another.
+    """
+    users, problems = _users(store)
+    files = list(_files(store))
+    sizes = [path.stat().st_size for path, _ in files]
+    with (progress or Silent()).stage("verify", sum(sizes)) as advance, ThreadPoolExecutor(WORKERS) as pool:
+        for (path, digest), size, found in zip(files, sizes, pool.map(_hash, files), strict=True):
+            advance(size)
+            if found != digest:
+                refs = tuple(users.get(digest, ()))
+                problems.append(Problem(what="damaged", path=str(path), refs=refs, detail=f"hashes to {found}"))
+    for digest in users.keys() - {digest for _, digest in files}:
+        path, refs = store.blobs.path(digest), tuple(users[digest])
+        problems.append(Problem(what="missing", path=str(path), refs=refs, detail="not in the store"))
+    ordered = sorted(problems, key=lambda problem: (problem.path, problem.what))
+    return VerifyReport(checked=len(files), checked_bytes=sum(sizes), problems=tuple(ordered))
+
+
+def _files(store: Store) -> Iterator[tuple[Path, Digest]]:
+    """Every file whose name is the digest of its content."""
+    for digest in sorted(store.blobs.all()):
+        yield store.blobs.path(digest), digest
+    for path in sorted(store.layout.engines.glob("*.plan")):
+        with suppress(MalformedError):
+            yield path, Digest(f"sha256:{path.stem}")
+
+
+def _hash(item: tuple[Path, Digest]) -> Digest | str:
+    try:
+        return Digest.of_file(item[0])
+    except OSError as error:
+        return f"an error: {error.strerror}"
+
+
+def _users(store: Store) -> tuple[dict[Digest, list[str]], list[Problem]]:
+    """Which refs need which blob; documents that cannot be followed are problems."""
+    users: dict[Digest, list[str]] = {}
+    problems: list[Problem] = []
+    for entry in store.refs.all():
+        name = entry.ref.tagged
+        for digest in _followed(reachable(store.blobs, entry.descriptor, entry.held), name, problems):
+            users.setdefault(digest, []).append(name)
+    return users, problems
+
+
+def _followed(walk: Iterator[Descriptor], ref: str, problems: list[Problem]) -> Iterator[Digest]:
+    try:
+        for descriptor in walk:
+            yield descriptor.digest
+    except NotFoundError:
+        return  # it was yielded before it was read, so it is found missing
+    except WszooError as error:
+        problems.append(Problem(what="damaged", path=ref, refs=(ref,), detail=error.message))

@@ -1,0 +1,1 @@
+"""Weights: taken out of ONNX graphs, kept once in packs, and given back."""

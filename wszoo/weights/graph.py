@@ -1,0 +1,288 @@
+"""ONNX graphs without their weights, and the weights as tensors: taking a model apart and putting it together.
+
+Weights are found wherever ONNX keeps them: initializers (inline or in external data), Constant nodes (Paddle exports
+hold all of theirs there), and both again in subgraphs. In the graph that remains, each is an initializer that says
+"external data" with the location :data:`LOCATION`; its bytes come by name from the store.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+
+from wszoo.errors import BuildError, MalformedError, NotFoundError, StorageError, WszooError
+from wszoo.schema.model import Value
+from wszoo.weights.tensor import Tensor, dtype_from_onnx
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from wszoo.buffers import Bytes
+
+LOCATION = "wszoo"  # external-data location of every tensor that was taken out
+
+# Below this a tensor stays in the graph: its digest in the tensor table alone takes 64 characters.
+MIN_TENSOR = 128
+# Integer tensors up to this size are shapes, axes and indices, which parsers need as constants to infer shapes.
+MAX_SHAPE_TENSOR = 1024
+
+_EXTERNAL = onnx.TensorProto.EXTERNAL
+_INTEGERS = {onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL}
+_PROTOBUF_LIMIT = (1 << 31) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A model taken apart.
+
+    Attributes:
+        proto: serialized ``ModelProto`` without weights.
+        tensors: the weights, in the order in which the graph holds them; names are unique.
+        inputs: what the caller feeds.
+        outputs: what comes back.
+    """
+
+    proto: bytes
+    tensors: tuple[Tensor, ...]
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+
+    @property
+    def weight_bytes(self) -> int:
+        """Raw bytes of all tensors."""
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+
+def graph_from_file(path: Path) -> Graph:
+    """Take an ONNX file apart; external data is mapped, not read.
+
+    Raises:
+        NotFoundError: the file, or its external data, does not exist.
+        MalformedError: not an ONNX model, or external data outside the model's folder or past its file's end.
+    """
+    try:
+        model = onnx.load_model(path, load_external_data=False)
+    except FileNotFoundError:
+        raise NotFoundError(f"no such file: {path}") from None
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}") from error
+    except Exception as error:  # protobuf raises its own DecodeError, whose module has moved between versions
+        raise MalformedError(f"{path} is not an ONNX model: {error}") from error
+    return graph_from_model(model, path.parent, name=str(path))
+
+
+def graph_from_model(model: onnx.ModelProto, folder: Path | None = None, *, name: str = "the model") -> Graph:
+    """Take a model apart. ``model`` is changed in place.
+
+    Args:
+        model: with weights inline or in external data.
+        folder: where its external data lies; None when it has none.
+        name: for error messages.
+
+    Raises:
+        MalformedError: external data outside ``folder`` or past its file's end; no graph; two tensors of one name.
+    """
+    if not model.graph.node:
+        raise MalformedError(f"{name} has no nodes: it is not an ONNX model, or an empty one")
+    taker = _Taker(_ExternalFiles(folder, name))
+    taker.take(model.graph)
+    inner = set(taker.tensors)
+    inputs = tuple(_value(value) for value in model.graph.input if value.name not in inner)
+    outputs = tuple(_value(value) for value in model.graph.output)
+    model.ClearField("metadata_props")  # exporters leave absolute paths and dates there
+    proto = model.SerializeToString(deterministic=True)
+    return Graph(proto, tuple(taker.tensors.values()), inputs, outputs)
+
+
+def attach(proto: bytes, tensors: dict[str, Tensor], *, limit: int = _PROTOBUF_LIMIT) -> bytes:
+    """Put weights back into a graph, inline: a stand-alone ONNX file's bytes.
+
+    Raises:
+        MalformedError: a tensor that the graph needs is missing.
+        BuildError: the result would be over protobuf's 2 GiB.
+    """
+    model = onnx.ModelProto.FromString(proto)
+    if sum(tensor.nbytes for tensor in tensors.values()) + len(proto) > limit:
+        raise BuildError("the model with its weights inline is over 2 GiB, protobuf's limit")
+    for init in external_initializers(model.graph):
+        if init.name not in tensors:
+            raise MalformedError(f"the graph needs a tensor {init.name!r} that the tensor table does not have")
+        init.ClearField("external_data")
+        init.data_location = onnx.TensorProto.DEFAULT
+        init.raw_data = tensors[init.name].load().tobytes()
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def external_initializers(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """The initializers that were taken out, subgraphs included."""
+    for inner in _graphs(graph):
+        yield from (init for init in inner.initializer if init.data_location == _EXTERNAL)
+
+
+def scalars(proto: bytes) -> list[tuple[str, bytes]]:
+    """The distinct float scalars that the graph multiplies or divides by: (element type, raw bytes).
+
+    Builders fold such factors into neighbouring weights (attention's 1/sqrt(d) into the query projection).
+    """
+    model = onnx.ModelProto.FromString(proto)
+    values: dict[str, onnx.TensorProto] = {}
+    used: set[str] = set()
+    for graph in _graphs(model.graph):
+        values.update({init.name: init for init in graph.initializer})
+        for node in graph.node:
+            if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
+                values[node.output[0]] = node.attribute[0].t
+            elif node.op_type in {"Mul", "Div"}:
+                used.update(node.input)
+    found: dict[tuple[str, bytes], None] = {}
+    for name in used & values.keys():
+        tensor = values[name]
+        dtype = dtype_from_onnx(tensor.data_type)
+        if dtype.is_float and math.prod(tensor.dims) == 1 and tensor.data_location != _EXTERNAL:
+            found[dtype.name, onnx.numpy_helper.to_array(tensor).tobytes()] = None
+    return sorted(found)
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _graphs(attribute.g)
+            elif attribute.type == onnx.AttributeProto.GRAPHS:
+                for inner in attribute.graphs:
+                    yield from _graphs(inner)
+
+
+class _Taker:
+    """Moves weights out of a graph and its subgraphs, in order."""
+
+    def __init__(self, files: _ExternalFiles) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        self._files = files
+
+    def take(self, graph: onnx.GraphProto) -> None:
+        for inner in _graphs(graph):
+            self._constants_to_initializers(inner)
+            for init in inner.initializer:
+                if init.data_location == _EXTERNAL or _is_weight(init):
+                    self._take_one(init)
+
+    def _constants_to_initializers(self, graph: onnx.GraphProto) -> None:
+        kept = []
+        for node in graph.node:
+            if node.op_type == "Constant" and node.domain in {"", "ai.onnx"} and _is_weight(node.attribute[0].t):
+                tensor = onnx.TensorProto()
+                tensor.CopyFrom(node.attribute[0].t)
+                tensor.name = node.output[0]
+                graph.initializer.append(tensor)
+            else:
+                kept.append(node)
+        if len(kept) < len(graph.node):
+            copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
+            del graph.node[:]
+            graph.node.extend(copies)
+
+    def _take_one(self, init: onnx.TensorProto) -> None:
+        if init.name in self.tensors:
+            raise MalformedError(f"two tensors are named {init.name!r}, in different subgraphs")
+        dtype, shape = dtype_from_onnx(init.data_type), tuple(init.dims)
+        nbytes = (math.prod(shape) * dtype.bits + 7) // 8
+        flat = self._files.map(init, nbytes) if init.data_location == _EXTERNAL else _inline(init, nbytes)
+        if nbytes < MIN_TENSOR or (init.data_type in _INTEGERS and nbytes <= MAX_SHAPE_TENSOR):
+            init.ClearField("external_data")
+            init.data_location = onnx.TensorProto.DEFAULT
+            init.raw_data = flat.tobytes()
+            return
+        self.tensors[init.name] = Tensor(init.name, dtype, shape, lambda: flat)
+        bare = onnx.TensorProto(name=init.name, data_type=init.data_type, dims=init.dims, data_location=_EXTERNAL)
+        bare.external_data.add(key="location", value=LOCATION)
+        init.CopyFrom(bare)
+
+
+def _is_weight(tensor: onnx.TensorProto) -> bool:
+    if tensor.data_type in {onnx.TensorProto.STRING, onnx.TensorProto.UNDEFINED}:
+        return False
+    nbytes = math.prod(tensor.dims) * dtype_from_onnx(tensor.data_type).bits // 8
+    return nbytes >= MIN_TENSOR and not (tensor.data_type in _INTEGERS and nbytes <= MAX_SHAPE_TENSOR)
+
+
+def _inline(init: onnx.TensorProto, nbytes: int) -> Bytes:
+    if init.HasField("raw_data"):
+        flat = np.frombuffer(init.raw_data, np.uint8)
+    else:  # typed fields (float_data, int32_data): let onnx unpack them
+        array = np.ascontiguousarray(onnx.numpy_helper.to_array(init))
+        proto = onnx.numpy_helper.from_array(array)
+        flat = np.frombuffer(proto.raw_data, np.uint8)
+    if len(flat) != nbytes:
+        raise MalformedError(f"tensor {init.name!r} of shape {list(init.dims)} has {len(flat)} bytes, not {nbytes}")
+    return flat
+
+
+class _ExternalFiles:
+    """Maps external data; each file once."""
+
+    def __init__(self, folder: Path | None, model: str) -> None:
+        self._folder = folder
+        self._model = model
+        self._maps: dict[str, Bytes] = {}
+
+    def map(self, init: onnx.TensorProto, nbytes: int) -> Bytes:
+        info = {entry.key: entry.value for entry in init.external_data}
+        where = f"external data of tensor {init.name!r} in {self._model}"
+        try:
+            offset, length = int(info.get("offset", 0)), int(info.get("length", nbytes))
+        except ValueError:
+            raise MalformedError(f"{where}: offset or length is not a number: {info}") from None
+        data = self._file(info.get("location", ""), where)
+        if length != nbytes or offset < 0 or offset + length > len(data):
+            raise MalformedError(
+                f"{where}: {length} bytes at {offset} do not fit shape {list(init.dims)} ({nbytes} bytes) "
+                f"in a file of {len(data)} bytes"
+            )
+        return data[offset : offset + length]
+
+    def _file(self, location: str, where: str) -> Bytes:
+        if location not in self._maps:
+            path = self._inside(location, where)
+            try:
+                with path.open("rb") as file:
+                    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            except (OSError, ValueError) as error:
+                raise NotFoundError(f"{where}: cannot read {path}: {error}") from error
+            self._maps[location] = np.frombuffer(mapped, np.uint8)
+        return self._maps[location]
+
+    def _inside(self, location: str, where: str) -> Path:
+        pure = PurePosixPath(location)
+        outside = pure.is_absolute() or PureWindowsPath(location).drive or ".." in pure.parts or "\\" in location
+        if self._folder is None or not location or outside:
+            raise MalformedError(
+                f"{where} points outside the model's folder: {location!r}",
+                hint="put the data file beside the model and save the model again",
+            )
+        path = self._folder / pure
+        if not path.resolve().is_relative_to(self._folder.resolve()):
+            raise MalformedError(f"{where} leaves the model's folder through a link: {location!r}")
+        return path
+
+
+def _value(info: onnx.ValueInfoProto) -> Value:
+    kind = info.type.tensor_type
+    if not info.type.HasField("tensor_type"):
+        raise BuildError(f"input or output {info.name!r} is not a tensor; only tensors are supported")
+    try:
+        dtype = dtype_from_onnx(kind.elem_type).name
+    except WszooError as error:
+        raise BuildError(f"input or output {info.name!r}: {error.message}") from error
+    shape = tuple(
+        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or f"{info.name}_{axis}"
+        for axis, dim in enumerate(kind.shape.dim)
+    )
+    return Value(name=info.name, dtype=dtype, shape=shape)

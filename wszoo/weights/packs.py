@@ -1,0 +1,254 @@
+"""Packs: where tensors' bytes stand in a store, each distinct tensor once.
+
+A pack is a blob of frames one after the other, and every frame decodes by itself, so a tensor can be read, or fetched
+with a range request, without the rest of its pack. One layer a tensor would be simpler, but registries' clients take
+about 0.1 s a layer (1,700 layers: 168 s), hence tens of megabytes a pack.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wszoo.codecs import frames as codec
+from wszoo.digest import Digest
+from wszoo.errors import MalformedError
+from wszoo.parallel import ordered_map
+from wszoo.schema.model import Frame, ModelConfig, TensorInfo
+from wszoo.weights.tensor import Tensor, dtype_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from wszoo.buffers import Bytes
+    from wszoo.progress import Progress
+    from wszoo.store.blobs import Blobs
+
+FRAME = 16 << 20  # raw bytes a frame at most: bounds the memory of coding, and gives threads something to share
+PACK = 48 << 20  # a pack is closed when it has grown past this, so packs are 48-64 MiB
+MAX_PACKS = 200  # registries and tools slow down or refuse past 256 layers
+ALIGN = 64  # raw frames are mapped as arrays, which every element type may then read aligned
+
+# Tensors that another model's pack already holds are stored again when they are less than this share of that pack:
+# else a client would need a 50 MB pack of a model it does not use for one small bias that happens to be equal.
+REUSE_SHARE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFrame:
+    """A frame and the pack it is in; fields as in :class:`wszoo.schema.model.Frame`."""
+
+    pack: Digest
+    offset: int
+    stored: int
+    raw: int
+    codec: str
+
+
+Located = tuple[StoredFrame, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PackTable:
+    """Where tensors stand, as a model's config says it."""
+
+    packs: tuple[Digest, ...]
+    frames: dict[Digest, tuple[Frame, ...]]
+
+
+class Packer:
+    """Stores the tensors of one model.
+
+    Args:
+        blobs: where packs go.
+        known: tensors that are in the store already.
+        pack_bytes: size past which a pack is closed.
+    """
+
+    def __init__(self, blobs: Blobs, known: Mapping[Digest, Located], *, pack_bytes: int = PACK) -> None:
+        self._blobs = blobs
+        self._known = known
+        self._pack_bytes = pack_bytes
+        self._located: dict[Digest, Located] = {}
+        self.new_bytes = 0
+        """Bytes of packs written, as stored."""
+
+    def add(self, tensors: Sequence[Tensor], progress: Progress) -> tuple[TensorInfo, ...]:
+        """Store the tensors that are not stored yet.
+
+        Args:
+            tensors: of one component; loaded twice (to hash, to code), never all at once.
+            progress: gets each tensor's bytes once.
+
+        Raises:
+            StorageError: the file system refuses.
+        """
+        with progress.stage("hash weights", sum(tensor.nbytes for tensor in tensors)) as advance:
+            infos = tuple(self._describe(tensors, advance))
+        missing = {
+            info.digest: tensor for info, tensor in zip(infos, tensors, strict=True) if info.digest not in self._located
+        }
+        self._reuse(missing)
+        fresh = {digest: tensor for digest, tensor in missing.items() if digest not in self._located}
+        with progress.stage("store weights", sum(tensor.nbytes for tensor in fresh.values())) as advance:
+            self._write(fresh, advance)
+        return infos
+
+    def table(self) -> PackTable:
+        """Where everything that was added stands."""
+        packs = tuple(dict.fromkeys(frame.pack for located in self._located.values() for frame in located))
+        number = {pack: position for position, pack in enumerate(packs)}
+        return PackTable(
+            packs,
+            {
+                digest: tuple(
+                    Frame(pack=number[f.pack], offset=f.offset, stored=f.stored, raw=f.raw, codec=f.codec) for f in at
+                )
+                for digest, at in self._located.items()
+            },
+        )
+
+    @staticmethod
+    def _describe(tensors: Sequence[Tensor], advance: Callable[[int], None]) -> Iterator[TensorInfo]:
+        digests = ordered_map(lambda tensor: Digest.of(tensor.load()), tensors)
+        for tensor, digest in zip(tensors, digests, strict=True):
+            advance(tensor.nbytes)
+            yield TensorInfo(name=tensor.name, dtype=tensor.dtype.name, shape=tensor.shape, digest=digest)
+
+    def _reuse(self, wanted: Iterable[Digest]) -> None:
+        """Take over tensors from packs that are there already, if it is worth naming those packs."""
+        found = {digest: self._known[digest] for digest in wanted if digest in self._known}
+        use: Counter[Digest] = Counter()
+        for located in found.values():
+            for frame in located:
+                use[frame.pack] += frame.stored
+        worth = {pack for pack, stored in use.items() if stored >= REUSE_SHARE * (self._blobs.size(pack) or math.inf)}
+        held = {pack for pack in worth if self._blobs.hold(pack)}
+        self._located.update(
+            {digest: located for digest, located in found.items() if all(frame.pack in held for frame in located)}
+        )
+
+    def _write(self, tensors: Mapping[Digest, Tensor], advance: Callable[[int], None]) -> None:
+        # Few large packs rather than more than MAX_PACKS.
+        limit = max(self._pack_bytes, sum(tensor.nbytes for tensor in tensors.values()) // MAX_PACKS)
+        coded = ordered_map(_code, _cut(tensors))
+        placed: dict[Digest, list[StoredFrame]] = {digest: [] for digest in tensors}
+        while (first := next(coded, None)) is not None:
+            for digest, frame in self._write_pack(chain((first,), coded), limit, advance):
+                placed[digest].append(frame)
+        self._located.update({digest: tuple(located) for digest, located in placed.items()})
+
+    def _write_pack(
+        self, coded: Iterable[_CodedFrame], limit: int, advance: Callable[[int], None]
+    ) -> list[tuple[Digest, StoredFrame]]:
+        """Fill one pack; the name of a pack is known when it is closed, so its frames are named after."""
+        places: list[tuple[Digest, int, int, int, str]] = []
+        with self._blobs.writer() as writer:
+            for digest, raw, frame in coded:
+                if frame.codec == codec.RAW:
+                    writer.write(bytes(-writer.size % ALIGN))
+                places.append((digest, writer.size, len(frame.data), raw, frame.codec))
+                writer.write(frame.data)
+                advance(raw)
+                if writer.size >= limit:
+                    break
+        self.new_bytes += writer.size
+        pack = writer.digest()
+        return [(digest, StoredFrame(pack, *place)) for digest, *place in places]  # type: ignore[arg-type]
+
+
+_Piece = tuple[Digest, Tensor, int, int]
+_CodedFrame = tuple[Digest, int, codec.Coded]
+
+
+def _cut(tensors: Mapping[Digest, Tensor]) -> Iterator[_Piece]:
+    for digest, tensor in tensors.items():
+        for start in range(0, tensor.nbytes, FRAME):
+            yield digest, tensor, start, min(FRAME, tensor.nbytes - start)
+
+
+def _code(piece: _Piece) -> _CodedFrame:
+    digest, tensor, start, raw = piece
+    itemsize = tensor.dtype.bits // 8 if tensor.dtype.is_float else 1
+    return digest, raw, codec.encode(tensor.load()[start : start + raw], itemsize)
+
+
+def known_tensors(configs: Iterable[ModelConfig]) -> dict[Digest, Located]:
+    """Where the tensors of models stand; of several places, the last model's."""
+    known: dict[Digest, Located] = {}
+    for config in configs:
+        for digest, at in config.frames.items():
+            known[digest] = tuple(
+                StoredFrame(config.packs[frame.pack], frame.offset, frame.stored, frame.raw, frame.codec)
+                for frame in at
+                if frame.pack < len(config.packs)
+            )
+    return known
+
+
+class PackReader:
+    """Reads the tensors of one model out of a store.
+
+    Args:
+        blobs: where the packs are.
+        config: of the model; checked here as far as it can be without touching the packs.
+    """
+
+    def __init__(self, blobs: Blobs, config: ModelConfig) -> None:
+        self._blobs = blobs
+        self._config = config
+        self._maps: dict[Digest, Bytes] = {}
+
+    def component(self, name: str) -> tuple[Tensor, ...]:
+        """The tensors of a component, in the order that splice programs refer to; raw frames come memory-mapped.
+
+        Raises:
+            MalformedError: the tensor table contradicts itself.
+        """
+        return tuple(self._tensor(info) for info in self._config.components[name].tensors)
+
+    def _tensor(self, info: TensorInfo) -> Tensor:
+        at = self._config.frames.get(info.digest)
+        if at is None:
+            raise MalformedError(f"tensor {info.name!r} ({info.digest}) stands in no pack of the model")
+        tensor = Tensor(info.name, dtype_of(info.dtype), info.shape, lambda: self._load(info, at))
+        if sum(frame.raw for frame in at) != tensor.nbytes:
+            raise MalformedError(f"the frames of tensor {info.name!r} do not add up to its {tensor.nbytes} bytes")
+        if any(frame.pack >= len(self._config.packs) for frame in at):
+            raise MalformedError(f"tensor {info.name!r} is said to be in a pack that the model does not have")
+        return tensor
+
+    def _load(self, info: TensorInfo, at: tuple[Frame, ...]) -> Bytes:
+        if len(at) == 1 and at[0].codec == codec.RAW and at[0].stored == at[0].raw:
+            return self._stored(info, at[0])
+        out = np.empty(sum(frame.raw for frame in at), np.uint8)
+        start = 0
+        for frame in at:
+            codec.decode(frame.codec, self._stored(info, frame), out[start : start + frame.raw])
+            start += frame.raw
+        return out
+
+    def _stored(self, info: TensorInfo, frame: Frame) -> Bytes:
+        digest = self._config.packs[frame.pack]
+        if digest not in self._maps:
+            self._maps[digest] = self._blobs.map(digest)
+        pack = self._maps[digest]
+        if frame.offset + frame.stored > len(pack):
+            raise MalformedError(
+                f"tensor {info.name!r} is said to stand at {frame.offset} in pack {digest}, past its {len(pack)} bytes"
+            )
+        return pack[frame.offset : frame.offset + frame.stored]
+
+
+def weights_digest(tensors: Sequence[TensorInfo]) -> Digest:
+    """What pins a splice plan to the weights it was cut from: a digest over the tensor table, in order, without names.
+
+    A line a tensor: digest, element type, dimensions joined by ``x``, separated by one space and ended by a newline.
+    """
+    lines = (f"{info.digest} {info.dtype} {'x'.join(map(str, info.shape))}\n" for info in tensors)
+    return Digest.of("".join(lines).encode())
