@@ -66,6 +66,11 @@ class Ref:
         """``name:tag``, the key under which a store keeps the index."""
         return f"{self.name}:{self.tag}"
 
+    @property
+    def unpinned(self) -> Self:
+        """The same ref, whatever it points to."""
+        return replace(self, digest=None)
+
     def pinned(self, digest: Digest) -> Self:
         """The same ref, pinned."""
         return replace(self, digest=digest)

@@ -1,7 +1,7 @@
 """Chooses a plan for each component, and says why: of every plan, why it was taken or why not.
 
-Pure and total: facts in, a :class:`Resolution` or an :class:`~wszoo.errors.IncompatibleError` out, no I/O, and the order
-of the candidates changes nothing. The rules stand in :mod:`wszoo.gpu.fit`; here they are put in order:
+Pure and total: facts in, a :class:`Resolution` or an :class:`~wszoo.errors.IncompatibleError` out; no I/O, and the
+order of the candidates changes nothing. The rules stand in :mod:`wszoo.gpu.fit`; here they are put in order:
 
 1. a plan that names the profile asked for goes before one whose shapes are fixed;
 2. :class:`~wszoo.gpu.fit.Tier`: exact SKU, same compute capability, TensorRT's two levels of hardware compatibility,
@@ -16,58 +16,43 @@ most memory, then the driver's order.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
-from enum import IntEnum
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from wszoo.errors import IncompatibleError
-from wszoo.gpu.fit import Tier
+from wszoo.gpu.fit import RTX_COMPUTE_CAPABILITIES, Tier
+from wszoo.gpu.judge import Candidate, Finding, Rank, Situation, Stage, judge
 from wszoo.gpu.request import How
+from wszoo.names import sm_name
+from wszoo.schema.plan import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from wszoo.digest import Digest
     from wszoo.gpu.machine import Gpu, Machine, Runtime
     from wszoo.gpu.request import GpuRequest
-    from wszoo.schema.facts import PlanFacts
 
-Rank = tuple[int, int, int, int, tuple[int, ...], int, str]
+__all__ = ["Candidate", "Choice", "Rank", "Resolution", "Verdict", "resolve"]
 
+_NEAR_MISS = frozenset({Stage.GPU, Stage.PLATFORM, Stage.RUNTIME})
 _WHY_PREFERRED = (
     "it has the profile asked for",
     "",  # the tier: _WHY_TIER
     "it was built for this GPU more closely",
     "this machine can run it as it is",
-    "a newer version built it",
+    "it was built with a newer version",
     "it is smaller",
     "of equal plans the first digest is taken",
 )
 _WHY_TIER = {
     Tier.EXACT_SKU: "it was built for exactly this GPU",
-    Tier.COMPUTE_CAPABILITY: "it was built for this compute capability alone",
-    Tier.SAME_COMPUTE_CAPABILITY: "it was built for every GPU of this compute capability",
-    Tier.AMPERE_PLUS: "it was built with this very version",
-    Tier.VERSION_COMPATIBLE: "TensorRT's own kernels come with it",
-    Tier.RTX: "it is compiled for the GPU",
+    Tier.COMPUTE_CAPABILITY: "TensorRT built it for this compute capability",
+    Tier.SAME_COMPUTE_CAPABILITY: "TensorRT built it for every GPU of this compute capability",
+    Tier.AMPERE_PLUS: "it was built with the very version that is installed",
+    Tier.VERSION_COMPATIBLE: "TensorRT compiled its kernels when it was built",
+    Tier.RTX: "it is compiled for this GPU",
     Tier.PORTABLE_CUDA: "it runs on the GPU",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A plan on offer.
-
-    Attributes:
-        digest: of its manifest; two candidates with one digest are one plan.
-        facts: from its descriptor's annotations, or from its config.
-    """
-
-    digest: Digest
-    facts: PlanFacts
-
-    def __str__(self) -> str:
-        return f"{self.facts.target.name} ({self.digest.short})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,40 +108,6 @@ class Resolution:
     verdicts: tuple[Verdict, ...]
 
 
-class _Stage(IntEnum):
-    """How far a plan came; the furthest of those refused is the nearest miss."""
-
-    NOT_ASKED = 0
-    GPU = 1
-    PLATFORM = 2
-    RUNTIME = 3
-    ACCEPTED = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Finding:
-    """One plan judged by itself."""
-
-    candidate: Candidate
-    stage: _Stage
-    reason: str
-    rank: Rank | None = None
-    device: str = "cuda"
-    runtime: Runtime | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Situation:
-    """What every plan is judged against: the request, on one GPU."""
-
-    machine: Machine
-    runtimes: tuple[Runtime, ...]
-    how: How
-    gpu: Gpu | None
-    backend: str | None
-    profile: str | None
-
-
 def resolve(
     candidates: Iterable[Candidate],
     machine: Machine,
@@ -183,18 +134,17 @@ def resolve(
     """
     plans = sorted({plan.digest: plan for plan in candidates}.values(), key=lambda plan: plan.digest)
     wanted = tuple(dict.fromkeys(components if components is not None else sorted({p.facts.component for p in plans})))
-    if not plans or not wanted:
+    if not plans:
         raise IncompatibleError("there is no plan to choose from", hint="pull the model again, or build it")
-    best = min(
-        (_survey(plans, wanted, _Situation(
-            machine=machine, runtimes=tuple(runtimes), how=request.how, gpu=gpu, backend=backend, profile=profile
-        )) for gpu in _gpus(machine, request)),
-        key=_Survey.score,
-    )  # fmt: skip
+    situation = Situation(
+        machine=machine, runtimes=tuple(runtimes), how=request.how, gpu=None, backend=backend, profile=profile
+    )
+    gpus = _gpus(machine, request)
+    best = min((_survey(plans, wanted, replace(situation, gpu=gpu)) for gpu in gpus), key=_Survey.score)
     missing = [component for component in wanted if component not in best.taken]
     if missing:
         raise _incompatible(best, missing)
-    return _resolution(best, wanted)
+    return _resolution(best)
 
 
 def _gpus(machine: Machine, request: GpuRequest) -> Sequence[Gpu | None]:
@@ -202,17 +152,20 @@ def _gpus(machine: Machine, request: GpuRequest) -> Sequence[Gpu | None]:
         return [request.gpu]
     if request.how is How.NONE or not machine.gpus:
         return [None]
-    return sorted(machine.gpus, key=lambda gpu: -(gpu.memory_bytes or 0))
+    distinct: dict[tuple[str, str], Gpu] = {}  # eight equal GPUs are surveyed once
+    for gpu in sorted(machine.gpus, key=lambda gpu: -(gpu.memory_bytes or 0)):
+        distinct.setdefault((gpu.name, gpu.compute_capability), gpu)
+    return list(distinct.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Survey:
     """Every plan judged against one situation."""
 
-    situation: _Situation
+    situation: Situation
     wanted: tuple[str, ...]
-    findings: dict[str, list[_Finding]]
-    taken: dict[str, _Finding]
+    findings: dict[str, list[Finding]]
+    taken: dict[str, Finding]
 
     def score(self) -> tuple[int, int]:
         """Components without a plan, then the sum of the tiers."""
@@ -220,16 +173,81 @@ class _Survey:
         return len(self.wanted) - len(self.taken), sum(rank[1] for rank in ranks)
 
 
-def _survey(plans: Sequence[Candidate], wanted: tuple[str, ...], situation: _Situation) -> _Survey:
-    findings: dict[str, list[_Finding]] = defaultdict(list)
+def _survey(plans: Sequence[Candidate], wanted: tuple[str, ...], situation: Situation) -> _Survey:
+    findings: dict[str, list[Finding]] = defaultdict(list)
     for plan in plans:
         component = plan.facts.component
         if component in wanted:
-            findings[component].append(_judge(plan, situation))
+            findings[component].append(judge(plan, situation))
         else:
             reason = f"the component {component} was not asked for"
-            findings[component].append(_Finding(candidate=plan, stage=_Stage.NOT_ASKED, reason=reason))
-    for component in findings:
-        findings[component].sort(key=lambda f: (f.rank is None, f.rank or -f.stage, f.candidate.digest))
+            findings[component].append(Finding(candidate=plan, stage=Stage.OPTIONS, reason=reason))
+    for found in findings.values():
+        found.sort(key=lambda f: (f.rank is None, f.rank or (), -f.stage, f.candidate.digest))
     taken = {name: found[0] for name, found in findings.items() if found[0].rank is not None}
     return _Survey(situation=situation, wanted=wanted, findings=findings, taken=taken)
+
+
+def _resolution(survey: _Survey) -> Resolution:
+    choices = {component: _choice(component, survey) for component in survey.wanted}
+    order = [*survey.wanted, *sorted(survey.findings.keys() - set(survey.wanted))]
+    verdicts = [
+        _verdict(finding, survey.taken.get(component)) for component in order for finding in survey.findings[component]
+    ]
+    return Resolution(gpu=survey.situation.gpu, choices=choices, verdicts=tuple(verdicts))
+
+
+def _choice(component: str, survey: _Survey) -> Choice:
+    taken = survey.taken[component]
+    refused = [finding for finding in survey.findings[component] if finding.stage in _NEAR_MISS]
+    reason = taken.reason
+    if taken.candidate.facts.kind is Kind.PORTABLE and survey.situation.gpu is not None and refused:
+        reason += f"; the nearest better plan, {refused[0].candidate}, does not run here: {refused[0].reason}"
+    return Choice(
+        component=component, candidate=taken.candidate, device=taken.device, runtime=taken.runtime, reason=reason
+    )
+
+
+def _verdict(finding: Finding, taken: Finding | None) -> Verdict:
+    reason = finding.reason
+    if finding.rank is not None and taken is not None and taken.rank is not None and finding is not taken:
+        pairs = zip(taken.rank, finding.rank, strict=True)
+        first = next(place for place, (best, mine) in enumerate(pairs) if best != mine)
+        why = _WHY_PREFERRED[first] or _WHY_TIER[Tier(taken.rank[1])]
+        reason = f"fits, but {taken.candidate} is preferred: {why}"
+    return Verdict(
+        candidate=finding.candidate,
+        accepted=finding.rank is not None,
+        taken=finding is taken,
+        rank=finding.rank,
+        reason=reason,
+    )
+
+
+def _incompatible(survey: _Survey, missing: Sequence[str]) -> IncompatibleError:
+    situation = survey.situation
+    where = str(situation.gpu) if situation.gpu else f"this machine ({situation.machine.os} {situation.machine.arch})"
+    lines = []
+    for component in missing:
+        found = survey.findings.get(component, [])
+        lines.append(f"no plan of {component} fits {where}:" if found else f"there is no plan of {component}")
+        lines += [f"  {finding.candidate}: {finding.reason}" for finding in found]
+    return IncompatibleError("\n".join(lines), hint=_hint(survey, missing))
+
+
+def _hint(survey: _Survey, missing: Sequence[str]) -> str:
+    found = [finding for component in missing for finding in survey.findings.get(component, [])]
+    if not found:
+        return f"the model has plans of {', '.join(sorted(survey.findings))}"
+    nearest = max(found, key=lambda finding: finding.stage)
+    hints = [f"nearest is {nearest.candidate}: {nearest.reason}"]
+    if survey.situation.gpu is not None and nearest.stage is Stage.GPU:
+        hints.append(f"a plan for this GPU is built with --target {_target_for(survey.situation.gpu)}")
+    if all(finding.candidate.facts.kind is not Kind.PORTABLE for finding in found):
+        hints.append("a plan that runs on any machine is built with --target portable")
+    return "; ".join(hints)
+
+
+def _target_for(gpu: Gpu) -> str:
+    prefix = "rtx" if gpu.compute_capability in RTX_COMPUTE_CAPABILITIES else "trt"
+    return f"{prefix}-{sm_name(gpu.compute_capability)}"

@@ -27,7 +27,7 @@ class DirectoryRemote:
         root: the folder that holds ``oci-layout``.
     """
 
-    trusted = True
+    trusted = True  # who names a folder on the command line vouches for it; see docs/adr
 
     def __init__(self, root: Path) -> None:
         self.url = str(root)
@@ -62,7 +62,7 @@ class DirectoryType:
     """Opens folders."""
 
     name = "directory"
-    schemes = ("", "file")
+    schemes: tuple[str, ...] = ("", "file")
 
     def open(self, location: str) -> Remote:
         """See :class:`wszoo.remotes.protocol.RemoteType`."""

@@ -29,6 +29,7 @@ class PlanFacts(msgspec.Struct, frozen=True, kw_only=True):
         engine_bytes: size of the full plan.
         plan_bytes: what is stored and shipped for it, all layers.
         shared_bytes: the part of ``plan_bytes`` in layers that other plans of the component use too.
+        plan_digest: of the layer that only this plan has.
     """
 
     component: str
@@ -39,9 +40,10 @@ class PlanFacts(msgspec.Struct, frozen=True, kw_only=True):
     engine_bytes: Size
     plan_bytes: Size
     shared_bytes: Size = 0
+    plan_digest: Digest
 
 
-def facts_of(config: PlanConfig, *, plan_bytes: int, shared_bytes: int) -> PlanFacts:
+def facts_of(config: PlanConfig, *, plan_digest: Digest, plan_bytes: int, shared_bytes: int) -> PlanFacts:
     """The facts of a plan whose config is at hand."""
     return PlanFacts(
         component=config.component,
@@ -52,6 +54,7 @@ def facts_of(config: PlanConfig, *, plan_bytes: int, shared_bytes: int) -> PlanF
         engine_bytes=config.engine_bytes,
         plan_bytes=plan_bytes,
         shared_bytes=shared_bytes,
+        plan_digest=plan_digest,
     )
 
 

@@ -60,17 +60,31 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
     shape: tuple[Dimension | str, ...]
 
 
+class Graph(msgspec.Struct, frozen=True, kw_only=True):
+    """An ONNX graph without its weights.
+
+    Attributes:
+        digest: sha256 of the serialized ``ModelProto``.
+        size: its bytes.
+        layer: digest of the layer of media type ``GRAPH`` that holds it compressed.
+    """
+
+    digest: Digest
+    size: Size
+    layer: Digest
+
+
 class Component(msgspec.Struct, frozen=True, kw_only=True):
     """One network of a model.
 
     Attributes:
-        graph: digest of the ONNX graph without its weights (a layer of media type ``GRAPH``).
+        graph: what it computes.
         inputs: in the graph's order.
         outputs: in the graph's order.
         tensors: the weights, in the order that splice programs refer to.
     """
 
-    graph: Digest
+    graph: Graph
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
     tensors: tuple[TensorInfo, ...]

@@ -83,9 +83,7 @@ class PlanConfig(msgspec.Struct, frozen=True, kw_only=True):
         profiles: in the order in which the engine numbers them; empty when every shape is fixed.
         engine_digest: sha256 of the full plan's bytes.
         engine_bytes: their number.
-        body_bytes: splice: size of the uncompressed program.
-        base_bytes: splice: size of the uncompressed base; 0 when there is none.
-        graph: digest of the graph it was built from.
+        graph: digest of the serialized graph it was built from.
         weights: digest over the component's tensor table (see ``docs/format.md``); pins which weights fit.
         provenance: builder, flags, versions.
     """
@@ -96,8 +94,6 @@ class PlanConfig(msgspec.Struct, frozen=True, kw_only=True):
     profiles: tuple[Profile, ...] = ()
     engine_digest: Digest
     engine_bytes: Size
-    body_bytes: Size = 0
-    base_bytes: Size = 0
     graph: Digest
     weights: Digest
     provenance: dict[str, str] = {}

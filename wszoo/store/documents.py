@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 class DocumentSource(Protocol):
-    """Where documents come from: a store's blobs, or a remote."""
+    """Where documents come from: a store, or a remote."""
 
-    def read(self, digest: Digest, *, limit: int) -> bytes:
+    def read(self, descriptor: Descriptor, *, limit: int) -> bytes:
         """The bytes of a small blob, checked against its digest.
 
         Raises:
@@ -116,9 +116,12 @@ def plan_facts(source: DocumentSource, descriptor: Descriptor) -> PlanFacts:
 
 def facts_from_document(plan: PlanDocument) -> PlanFacts:
     """A plan's facts from its manifest and config."""
-    shared = sum(layer.size for layer in plan.manifest.layers if layer.media_type == plan_schema.SPLICE_BASE)
-    total = sum(layer.size for layer in plan.manifest.layers)
-    return facts_of(plan.config, plan_bytes=total, shared_bytes=shared)
+    layers = plan.manifest.layers
+    if not layers:
+        raise MalformedError(f"plan {plan.descriptor.digest} has no layers")
+    shared = sum(layer.size for layer in layers[:-1])
+    total = sum(layer.size for layer in layers)
+    return facts_of(plan.config, plan_digest=layers[-1].digest, plan_bytes=total, shared_bytes=shared)
 
 
 def reachable(source: DocumentSource, descriptor: Descriptor, held: tuple[Digest, ...] | None) -> Iterator[Descriptor]:
@@ -153,7 +156,7 @@ def _read_manifest(source: DocumentSource, descriptor: Descriptor, artifact: str
 
 
 def _read(source: DocumentSource, descriptor: Descriptor, limit: int) -> bytes:
-    data = source.read(descriptor.digest, limit=limit)
+    data = source.read(descriptor, limit=limit)
     if len(data) != descriptor.size:
         raise MalformedError(
             f"blob {descriptor.digest} has {len(data)} bytes, its descriptor says {descriptor.size}",

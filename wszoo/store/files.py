@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import time
 import uuid
 from contextlib import contextmanager, suppress
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 # A virus scanner or indexer on Windows may hold a fresh file open for some hundred milliseconds.
 _REPLACE_WAITS = (0.01, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+
+SPARE = 64 << 20  # bytes that stay free on the disk
 
 _HINTS = {
     errno.ENOSPC: "free some space, or use another store with --store or WSZOO_STORE",
@@ -45,6 +48,22 @@ def storage_errors(what: str) -> Iterator[None]:
         raise StorageError(
             f"cannot {what}{name}: {error.strerror or error}", hint=_HINTS.get(error.errno or 0, "")
         ) from error
+
+
+def check_room(folder: Path, wanted: int, purpose: str) -> None:
+    """Raise unless ``wanted`` bytes fit on the disk of ``folder``, which need not exist yet.
+
+    Raises:
+        StorageError: they do not; better known before the first byte than at the last.
+    """
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if wanted + SPARE > free:
+        raise StorageError(
+            f"{wanted} bytes are needed to {purpose}, and only {free} are free at {folder}",
+            hint="free some space ('wszoo gc' deletes what no ref needs), or use another store with --store",
+        )
 
 
 def unique_name() -> str:

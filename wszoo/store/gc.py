@@ -75,7 +75,7 @@ def collect(store: Store, *, dry_run: bool = False, grace: float = GRACE) -> GcR
 def _live(store: Store) -> set[Digest]:
     live: set[Digest] = set()
     for entry in store.refs.all():
-        live.update(descriptor.digest for descriptor in reachable(store.blobs, entry.descriptor, entry.held))
+        live.update(descriptor.digest for descriptor in reachable(store, entry.descriptor, entry.held))
     return live
 
 

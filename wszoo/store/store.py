@@ -16,6 +16,8 @@ from wszoo.store.refs import Refs
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from wszoo.schema.oci import Descriptor
+
 VARIABLE = "WSZOO_STORE"
 
 
@@ -36,6 +38,10 @@ class Store:
         self.layout = StoreLayout(root)
         self.blobs = Blobs(self.layout)
         self.refs = Refs(self.layout)
+
+    def read(self, descriptor: Descriptor, *, limit: int) -> bytes:
+        """A small blob's bytes, checked; makes a store a :class:`wszoo.store.documents.DocumentSource`."""
+        return self.blobs.read(descriptor.digest, limit=limit)
 
     def lease(self) -> AbstractContextManager[None]:
         """Keep gc away from what the block writes."""

@@ -99,7 +99,7 @@ def _users(store: Store) -> tuple[dict[Digest, list[str]], list[Problem]]:
     problems: list[Problem] = []
     for entry in store.refs.all():
         name = entry.ref.tagged
-        for digest in _followed(reachable(store.blobs, entry.descriptor, entry.held), name, problems):
+        for digest in _followed(reachable(store, entry.descriptor, entry.held), name, problems):
             users.setdefault(digest, []).append(name)
     return users, problems
 

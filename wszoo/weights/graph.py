@@ -193,7 +193,7 @@ class _Taker:
         if init.name in self.tensors:
             raise MalformedError(f"two tensors are named {init.name!r}, in different subgraphs")
         dtype, shape = dtype_from_onnx(init.data_type), tuple(init.dims)
-        nbytes = (math.prod(shape) * dtype.bits + 7) // 8
+        nbytes = dtype.nbytes(shape)
         flat = self._files.map(init, nbytes) if init.data_location == _EXTERNAL else _inline(init, nbytes)
         if nbytes < MIN_TENSOR or (init.data_type in _INTEGERS and nbytes <= MAX_SHAPE_TENSOR):
             init.ClearField("external_data")
@@ -209,7 +209,7 @@ class _Taker:
 def _is_weight(tensor: onnx.TensorProto) -> bool:
     if tensor.data_type in {onnx.TensorProto.STRING, onnx.TensorProto.UNDEFINED}:
         return False
-    nbytes = math.prod(tensor.dims) * dtype_from_onnx(tensor.data_type).bits // 8
+    nbytes = dtype_from_onnx(tensor.data_type).nbytes(tensor.dims)
     return nbytes >= MIN_TENSOR and not (tensor.data_type in _INTEGERS and nbytes <= MAX_SHAPE_TENSOR)
 
 

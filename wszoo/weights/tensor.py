@@ -12,7 +12,7 @@ import numpy as np
 from wszoo.errors import MalformedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -41,6 +41,10 @@ class DType:
     def packed(self) -> bool:
         """True where several elements share a byte."""
         return self.bits < _BYTE
+
+    def nbytes(self, shape: Sequence[int]) -> int:
+        """Raw bytes of a tensor of that shape; an odd number of 4-bit elements is rounded up to a whole byte."""
+        return (math.prod(shape) * self.bits + 7) // _BYTE
 
     @property
     def is_float(self) -> bool:
@@ -125,8 +129,8 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
-        """Raw size; an odd number of 4-bit elements is rounded up to a whole byte."""
-        return (math.prod(self.shape) * self.dtype.bits + 7) // 8
+        """Raw size."""
+        return self.dtype.nbytes(self.shape)
 
     def array(self) -> NDArray[Any]:
         """The elements as an array of ``shape``; 4-bit types come as their flat packed bytes."""

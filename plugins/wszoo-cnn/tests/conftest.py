@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from wszoo.families.protocol import ExportRequest
+from wszoo.progress import Silent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "src"))  # the suite also runs where the plugin is not installed
+
+
+@pytest.fixture
+def request_for(tmp_path: Path) -> Callable[..., ExportRequest]:
+    """An export request for a source, with an empty scratch folder."""
+
+    def make(source: Path, *profiles: str, precision: str = "", **options: str) -> ExportRequest:
+        scratch = tmp_path / "scratch"
+        scratch.mkdir(exist_ok=True)
+        return ExportRequest(
+            source=source,
+            precision=precision,
+            profiles=profiles,
+            options={key.replace("_", "-"): value for key, value in options.items()},
+            scratch=scratch,
+            progress=Silent(),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ResNet of 5 classes at 32x32, saved as transformers saves it."""
+    import torch
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    folder = tmp_path_factory.mktemp("resnet")
+    torch.manual_seed(0)
+    names = {0: "cat", 1: "dog", 2: "fox", 3: "owl", 4: "eel"}
+    config = ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", id2label=names, image_size=32
+    )
+    ResNetForImageClassification(config).save_pretrained(folder)
+    return folder

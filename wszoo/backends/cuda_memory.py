@@ -1,0 +1,137 @@
+"""The little of the CUDA runtime that running a plan takes: memory, copies and a stream, with typed errors.
+
+Written against cuda-bindings 13. On a machine without a driver only :meth:`Cuda.open`'s refusal has run.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from wszoo.backends.installed import load_module
+from wszoo.errors import IncompatibleError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Cuda:
+    """The CUDA runtime on the current device.
+
+    Args:
+        runtime: the module ``cuda.bindings.runtime``.
+    """
+
+    def __init__(self, runtime: Any) -> None:  # noqa: ANN401 - the module has no type information
+        self._runtime = runtime
+
+    @classmethod
+    def open(cls, *, extra: str, purpose: str) -> Cuda:
+        """Load the CUDA runtime and make sure that there is a device.
+
+        Args:
+            extra: the extra of wszoo that brings it.
+            purpose: what needs it, as a clause.
+
+        Raises:
+            MissingExtraError: ``cuda-bindings`` is not installed.
+            IncompatibleError: there is no driver, or no GPU.
+        """
+        cuda = cls(load_module("cuda.bindings.runtime", extra=extra, purpose=purpose))
+        advice = "install an NVIDIA driver, or take the portable plan, which needs none"
+        try:
+            count = cuda.call("cudaGetDeviceCount")
+        except (IncompatibleError, RuntimeError) as error:
+            raise IncompatibleError(f"{purpose} needs an NVIDIA GPU and its driver: {error}", hint=advice) from error
+        if not count:
+            raise IncompatibleError(f"{purpose} needs an NVIDIA GPU, and the driver reports none", hint=advice)
+        return cuda
+
+    def call(self, function: str, *arguments: object) -> Any:  # noqa: ANN401 - whatever the function returns
+        """Call a function of the runtime.
+
+        Returns:
+            What it gives beside its status; None when it gives nothing.
+
+        Raises:
+            IncompatibleError: its status is not success; the message has CUDA's text.
+        """
+        status, *values = getattr(self._runtime, function)(*arguments)
+        if int(status) != 0:
+            _, text = self._runtime.cudaGetErrorString(status)
+            reason = text.decode() if isinstance(text, bytes) else str(text)
+            raise IncompatibleError(f"CUDA's {function} failed: {reason}")
+        return values[0] if values else None
+
+    def to_device(self, pointer: int, array: NDArray[Any], stream: Any) -> None:  # noqa: ANN401 - an opaque handle
+        """Start copying an array in C order to device memory; keep it until the stream is synchronized."""
+        if array.nbytes:
+            kind = self._runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
+            self.call("cudaMemcpyAsync", pointer, array.ctypes.data, array.nbytes, kind, stream)
+
+    def to_host(self, array: NDArray[Any], pointer: int, stream: Any) -> None:  # noqa: ANN401
+        """Start copying device memory to an array in C order; it is filled when the stream is synchronized."""
+        if array.nbytes:
+            kind = self._runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
+            self.call("cudaMemcpyAsync", array.ctypes.data, pointer, array.nbytes, kind, stream)
+
+
+class Stream:
+    """A CUDA stream, destroyed with this object.
+
+    Attributes:
+        handle: as cuda-bindings has it.
+    """
+
+    def __init__(self, cuda: Cuda) -> None:
+        self._cuda = cuda
+        self.handle = cuda.call("cudaStreamCreate")
+
+    def __int__(self) -> int:
+        return int(self.handle)
+
+    def synchronize(self) -> None:
+        """Wait for all that was started on it.
+
+        Raises:
+            IncompatibleError: something of it failed.
+        """
+        self._cuda.call("cudaStreamSynchronize", self.handle)
+
+    def __del__(self) -> None:
+        with suppress(Exception):  # at exit the runtime may be gone, and the memory with it
+            self._cuda.call("cudaStreamDestroy", self.handle)
+
+
+class Buffer:
+    """Device memory that grows and is freed with this object.
+
+    Attributes:
+        pointer: its address; changes when it grows.
+    """
+
+    def __init__(self, cuda: Cuda) -> None:
+        self._cuda = cuda
+        self._size = 0
+        self.pointer = 0
+
+    def reserve(self, size: int) -> int:
+        """Make room for ``size`` bytes, what was there is lost, and return the address.
+
+        Raises:
+            IncompatibleError: the GPU has not that much memory left.
+        """
+        if size > self._size or not self.pointer:
+            self._free()
+            self.pointer = int(self._cuda.call("cudaMalloc", max(size, 1)))
+            self._size = size
+        return self.pointer
+
+    def _free(self) -> None:
+        if self.pointer:
+            pointer, self.pointer, self._size = self.pointer, 0, 0
+            self._cuda.call("cudaFree", pointer)
+
+    def __del__(self) -> None:
+        with suppress(Exception):  # at exit the runtime may be gone, and the memory with it
+            self._free()

@@ -1,0 +1,130 @@
+"""What a backend is: something that builds plans and runs them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from wszoo.gpu.machine import Runtime
+    from wszoo.names import TargetSpec
+    from wszoo.progress import Progress
+    from wszoo.schema.model import Value
+    from wszoo.schema.plan import Kind, PlanConfig, Profile, Target
+    from wszoo.weights.graph import Graph
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildJob:
+    """One plan to build.
+
+    Attributes:
+        component: the network's name, for messages.
+        graph: the network.
+        target: from the backend's own :meth:`Backend.target`.
+        profiles: optimization profiles; empty when every shape is fixed.
+        progress: where to report.
+    """
+
+    component: str
+    graph: Graph
+    target: Target
+    profiles: tuple[Profile, ...]
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assembled:
+    """A plan put together and verified, ready to load.
+
+    Attributes:
+        config: the plan's own facts.
+        device: ``cuda`` or ``cpu``.
+        engine: the full plan's file; None for portable plans.
+        graph: the network with its weights from the store; what a portable plan runs.
+        cache: a folder that the backend may keep things in that speed up the next load.
+    """
+
+    config: PlanConfig
+    device: str
+    engine: Path | None
+    graph: Graph
+    cache: Path
+
+
+class Engine(Protocol):
+    """A loaded plan."""
+
+    @property
+    def inputs(self) -> Sequence[Value]:
+        """What it takes."""
+        ...
+
+    @property
+    def outputs(self) -> Sequence[Value]:
+        """What it gives."""
+        ...
+
+    @property
+    def raw(self) -> Any:  # noqa: ANN401 - whichever class the backend has
+        """The backend's own object: an ``ICudaEngine`` or an ``InferenceSession``."""
+        ...
+
+    def __call__(self, **arrays: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Run once.
+
+        Raises:
+            UsageError: an input is missing, unknown, or of another element type.
+            IncompatibleError: a shape is outside every profile.
+        """
+        ...
+
+
+class Backend(Protocol):
+    """Builds and runs plans for one kind of runtime.
+
+    Attributes:
+        name: as in plans' targets: ``tensorrt_rtx``.
+        prefix: as users type it in targets: ``rtx``.
+        kind: how the plans it builds are stripped.
+    """
+
+    name: str
+    prefix: str
+    kind: Kind
+
+    def runtime(self) -> Runtime | None:
+        """What is installed, without importing it; None when it is not."""
+        ...
+
+    def target(self, spec: TargetSpec) -> Target:
+        """Complete what the user asked for with the builder's version.
+
+        Raises:
+            UsageError: this backend cannot build for it.
+            MissingExtraError: the builder is not installed.
+        """
+        ...
+
+    def build(self, job: BuildJob, out: Path) -> None:
+        """Write the full plan to ``out`` (nothing, for portable plans), after checking that it is a real one.
+
+        Raises:
+            BuildError: the parser or the builder refused; the message names the node and the reason.
+            MissingExtraError: the builder is not installed.
+        """
+        ...
+
+    def load(self, assembled: Assembled) -> Engine:
+        """Load a verified plan.
+
+        Raises:
+            MissingExtraError: the runtime is not installed.
+            IncompatibleError: the runtime or GPU refuses the plan.
+        """
+        ...

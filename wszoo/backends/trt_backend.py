@@ -1,0 +1,110 @@
+"""What every backend of the TensorRT family shares; a product is a module and a few facts about it."""
+
+from __future__ import annotations
+
+import platform
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from wszoo.backends.installed import installed_version, load_module
+from wszoo.errors import MissingExtraError
+from wszoo.gpu.machine import Runtime
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from wszoo.backends.protocol import Assembled, BuildJob
+    from wszoo.backends.trt_engine import TrtEngine
+    from wszoo.names import TargetSpec
+    from wszoo.schema.plan import Kind, Target
+
+_ARCH = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+class TensorRTBackend(ABC):
+    """Builds and runs plans with ``tensorrt``, ``tensorrt_rtx`` or a sibling: their Python modules are near identical.
+
+    Attributes:
+        name: as in plans' targets; also the module's name.
+        prefix: as users type it.
+        kind: how its plans are stripped.
+        title: the product's name for people.
+        distribution: the package that brings the module.
+        extra: the extra of wszoo that brings the package.
+        tag: what this product's plans begin with.
+    """
+
+    name: str
+    prefix: str
+    kind: Kind
+    title: ClassVar[str]
+    distribution: ClassVar[str]
+    extra: ClassVar[str]
+    tag: ClassVar[bytes]
+
+    def runtime(self) -> Runtime | None:
+        """What is installed, without importing it."""
+        version = installed_version(self.distribution)
+        return Runtime(backend=self.name, version=version, devices=("cuda",)) if version else None
+
+    @abstractmethod
+    def target(self, spec: TargetSpec) -> Target:
+        """Complete what the user asked for with the builder's version."""
+
+    @abstractmethod
+    def configure(self, trt: Any, config: Any, target: Target) -> None:  # noqa: ANN401 - the module is untyped
+        """Set what only this product has on an ``IBuilderConfig``."""
+
+    def build(self, job: BuildJob, out: Path) -> None:
+        """Write the full plan to ``out`` after checking that it is one. No GPU is needed where the product needs none.
+
+        Raises:
+            UsageError: profiles and dynamic inputs do not fit.
+            BuildError: the parser or builder refuses; the message names the node and the reason.
+            IncompatibleError: an input or output has elements that no array can hold.
+            MissingExtraError: the builder is not installed.
+            StorageError: the plan cannot be written.
+        """
+        trt = self.module(f"building {job.target.name}")
+        from wszoo.backends.trt_build import build_plan
+
+        build_plan(trt, job, lambda config: self.configure(trt, config, job.target), self.tag, out)
+
+    def load(self, assembled: Assembled) -> TrtEngine:
+        """Load a verified plan onto the first GPU.
+
+        Raises:
+            MissingExtraError: the runtime is not installed.
+            IncompatibleError: another release wrote the plan, there is no GPU, or the runtime refuses.
+            MalformedError: the file is no plan of this product.
+        """
+        trt = self.module(f"running {assembled.config.target.name}")
+        from wszoo.backends.trt_load import load_engine
+
+        return load_engine(trt, assembled, title=self.title, tag=self.tag, extra=self.extra)
+
+    def module(self, purpose: str) -> Any:  # noqa: ANN401 - the module has no type information
+        """Import the product's module.
+
+        Raises:
+            MissingExtraError: it is not installed.
+            IncompatibleError: it is installed and fails to load.
+        """
+        return load_module(self.name, extra=self.extra, purpose=purpose)
+
+    def builder_version(self, purpose: str) -> str:
+        """The installed version.
+
+        Raises:
+            MissingExtraError: it is not installed.
+        """
+        version = installed_version(self.distribution)
+        if not version:
+            raise MissingExtraError(self.name, self.extra, purpose)
+        return version
+
+
+def machine_arch() -> str:
+    """``x86_64`` or ``aarch64``, whichever way this operating system spells it."""
+    name = platform.machine().lower()
+    return _ARCH.get(name, name)

@@ -1,0 +1,131 @@
+"""From a parsed network to a checked plan in a file: the same for every module of the TensorRT family."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from wszoo.backends.inputs import check_values
+from wszoo.backends.trt_log import logger
+from wszoo.backends.trt_parse import parse
+from wszoo.backends.trt_plan import read_header
+from wszoo.backends.trt_profiles import add_profiles
+from wszoo.errors import BuildError, MalformedError
+from wszoo.store.files import storage_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from wszoo.backends.protocol import BuildJob
+
+_CHUNK = 16 << 20
+# A full plan holds its weights, but builders fold, quantize (fp32 to fp4 leaves an eighth) and drop unused ones. The
+# largest stripped plan that is known has 4.5 % of its full size (ResNet-50, 2.3 of 51 MB).
+_LEAST_SHARE = 0.1
+_SMALL = 1 << 20  # below this, a plan is mostly kernel descriptions, and its size says nothing
+
+
+def build_plan(
+    trt: Any,  # noqa: ANN401 - the module has no type information
+    job: BuildJob,
+    configure: Callable[[Any], None],
+    tag: bytes,
+    out: Path,
+) -> None:
+    """Build a full plan and write it.
+
+    Args:
+        trt: ``tensorrt_rtx`` or a sibling.
+        job: what to build.
+        configure: sets what only this product has on an ``IBuilderConfig``.
+        tag: what this product's plans begin with.
+        out: the plan's file; it does not exist after an error.
+
+    Raises:
+        UsageError: profiles and dynamic inputs do not fit.
+        BuildError: the parser or builder refuses, or what comes out is no full plan.
+        IncompatibleError: an input or output has 4-bit elements.
+        StorageError: the file cannot be written.
+    """
+    check_values(job.component, job.graph)
+    log, theirs = logger(trt)
+    builder = trt.Builder(theirs)
+    parsed = parse(trt, builder, job.graph, job.component, log)
+    config = builder.create_builder_config()
+    configure(config)
+    add_profiles(builder, parsed.network, config, job.profiles)
+    mark = log.mark()
+    with job.progress.stage(f"build {job.component} for {job.target.name}", unit="steps") as advance:
+        monitor = _monitor(trt, advance)
+        config.progress_monitor = monitor
+        plan = builder.build_serialized_network(parsed.network, config)
+    if monitor.interrupted is not None:
+        raise monitor.interrupted
+    if plan is None:
+        raise BuildError(
+            f"the builder refuses {job.component!r} for {job.target.name}: {log.reason(mark)}",
+            hint=_hint(log.reason(mark)),
+        )
+    with memoryview(plan) as data:
+        _check(job, data, tag)
+        _write(job, data, out)
+
+
+def _check(job: BuildJob, plan: memoryview, tag: bytes) -> None:
+    try:
+        read_header(plan, tag, f"what the builder made of {job.component!r}")
+    except MalformedError as error:
+        raise BuildError(error.message) from error
+    weights = job.graph.weight_bytes
+    if weights > _SMALL and plan.nbytes < weights * _LEAST_SHARE:
+        raise BuildError(
+            f"the plan of {job.component!r} has {plan.nbytes} bytes and cannot hold its {weights} bytes of weights",
+            hint="remove initializers that no node uses from the graph",
+        )
+
+
+def _write(job: BuildJob, plan: memoryview, out: Path) -> None:
+    try:
+        with (
+            storage_errors(f"write a plan of {plan.nbytes} bytes to {out}"),
+            out.open("wb") as file,
+            job.progress.stage(f"write {job.component}", plan.nbytes) as advance,
+        ):
+            for start in range(0, plan.nbytes, _CHUNK):
+                advance(file.write(plan[start : start + _CHUNK]))
+    except BaseException:
+        with suppress(OSError):
+            out.unlink(missing_ok=True)
+        raise
+
+
+def _hint(reason: str) -> str:
+    if "SM75" in reason:
+        return "Turing has kernels for few element types: export in fp16, or leave sm75 out"
+    return "see the builder's log with --debug; the target 'portable' runs any graph that ONNX Runtime takes"
+
+
+def _monitor(trt: Any, advance: Callable[[int], None]) -> Any:  # noqa: ANN401
+    """An ``IProgressMonitor`` that counts steps, and cancels the build when Python wants to be interrupted."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc] # a class without type information
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.interrupted: BaseException | None = None
+
+        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
+            """Phases nest and do not tell how long they take: only their steps are counted."""
+
+        def phase_finish(self, name: str) -> None:
+            """Nothing to do."""
+
+        def step_complete(self, name: str, step: int) -> bool:  # noqa: ARG002 - TensorRT's signature
+            # An exception, Ctrl-C among them, must not travel through TensorRT's frames: it would end the process.
+            try:
+                advance(1)
+            except BaseException as error:  # noqa: BLE001
+                self.interrupted = self.interrupted or error
+            return self.interrupted is None
+
+    return Monitor()

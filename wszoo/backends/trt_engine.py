@@ -1,0 +1,155 @@
+"""A loaded plan of the TensorRT family: arrays in, arrays out.
+
+Has run only with a fake of the runtime: no machine at hand has a GPU that TensorRT-RTX supports.
+"""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from wszoo.backends import dlpack
+from wszoo.backends.cuda_memory import Buffer, Cuda, Stream
+from wszoo.backends.inputs import check_names, check_one, choose_profile, host_array
+from wszoo.backends.trt_cache import RuntimeCache
+from wszoo.backends.trt_types import ONNX_NAMES
+from wszoo.errors import IncompatibleError, UsageError
+from wszoo.weights.tensor import dtype_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from wszoo.backends.dlpack import DeviceArray
+    from wszoo.backends.protocol import Assembled
+    from wszoo.schema.model import Value
+
+
+class TrtEngine:
+    """Runs a plan on one GPU; calls from several threads take turns.
+
+    Args:
+        trt: ``tensorrt_rtx`` or a sibling.
+        cuda: the CUDA runtime.
+        engine: an ``ICudaEngine``.
+        assembled: the plan's facts.
+        keep: what must live as long as the engine.
+
+    Raises:
+        IncompatibleError: the engine's inputs are not the graph's, or there is no memory for its activations.
+    """
+
+    def __init__(self, trt: Any, cuda: Cuda, engine: Any, assembled: Assembled, keep: object) -> None:  # noqa: ANN401
+        self._keep = keep
+        self._engine = engine
+        self._component = assembled.config.component
+        self._profiles = assembled.config.profiles
+        self._inputs = _as_built(engine, assembled.graph.inputs)
+        self._outputs = _as_built(engine, assembled.graph.outputs)
+        self._cuda, self._stream, self._lock = cuda, Stream(cuda), Lock()
+        self._cache = RuntimeCache(trt, engine, assembled.cache / f"{assembled.config.engine_digest.hex}.runtime")
+        self._context = self._cache.context()
+        if self._context is None:
+            raise IncompatibleError(f"the GPU has no room for the activations of {self._component!r}")
+        self._profile = 0
+        self._buffers = {value.name: Buffer(cuda) for value in (*self._inputs, *self._outputs)}
+
+    @property
+    def inputs(self) -> Sequence[Value]:
+        """What it takes."""
+        return self._inputs
+
+    @property
+    def outputs(self) -> Sequence[Value]:
+        """What it gives."""
+        return self._outputs
+
+    @property
+    def raw(self) -> Any:  # noqa: ANN401 - the class belongs to TensorRT
+        """The ``ICudaEngine``."""
+        return self._engine
+
+    def __call__(self, **arrays: Any) -> dict[str, NDArray[Any]]:  # noqa: ANN401 - see Args
+        """Run once.
+
+        Args:
+            **arrays: for each input an array in host memory (NumPy's, or any that speaks DLPack), or a contiguous one
+                on the GPU that speaks DLPack, which is read where it is.
+
+        Returns:
+            For each output an array in host memory that the caller owns.
+
+        Raises:
+            UsageError: an input is missing, unknown, not an array, or of another element type.
+            IncompatibleError: a shape is outside every profile, or CUDA or TensorRT fails.
+        """
+        check_names(self._inputs, arrays)
+        with self._lock:
+            feeds = {value.name: self._take(value, arrays[value.name]) for value in self._inputs}
+            shapes = {name: tuple(feed.shape) for name, feed in feeds.items()}
+            self._select(choose_profile(self._profiles, shapes))
+            for name, feed in feeds.items():
+                self._bind(name, feed)
+            results = {value.name: self._allocate(value) for value in self._outputs}
+            if not self._context.execute_async_v3(int(self._stream)):
+                raise IncompatibleError(f"TensorRT failed to run {self._component!r} on {shapes}")
+            for name, result in results.items():
+                self._cuda.to_host(result, self._buffers[name].pointer, self._stream.handle)
+            self._stream.synchronize()
+            self._cache.save(shapes)
+        return results
+
+    def _take(self, value: Value, given: object) -> NDArray[Any] | DeviceArray:
+        if not isinstance(given, dlpack.Producer) or not dlpack.on_gpu(given):
+            return np.asarray(host_array(value, given), order="C")
+        array = dlpack.device_array(value.name, given, int(self._stream))
+        check_one(value, array.dtype, array.shape)
+        if array.device != 0:
+            raise UsageError(f"input {value.name!r} is on GPU {array.device}, and the plan was loaded onto GPU 0")
+        return array
+
+    def _select(self, profile: int) -> None:
+        if profile != self._profile:
+            if not self._context.set_optimization_profile_async(profile, int(self._stream)):
+                raise IncompatibleError(f"TensorRT cannot switch to profile {self._profiles[profile].name!r}")
+            self._profile = profile
+
+    def _bind(self, name: str, feed: NDArray[Any] | DeviceArray) -> None:
+        if isinstance(feed, np.ndarray):
+            pointer = self._buffers[name].reserve(feed.nbytes)
+            self._cuda.to_device(pointer, feed, self._stream.handle)
+        else:
+            pointer = feed.pointer
+        shape = tuple(feed.shape)
+        if not (self._context.set_input_shape(name, shape) and self._context.set_tensor_address(name, pointer)):
+            raise IncompatibleError(f"TensorRT does not take input {name!r} of shape {shape}")
+
+    def _allocate(self, value: Value) -> NDArray[Any]:
+        shape = tuple(self._context.get_tensor_shape(value.name))
+        if min(shape, default=0) < 0:
+            raise IncompatibleError(
+                f"the shape of output {value.name!r} depends on values, which wszoo does not run with TensorRT",
+                hint="take the portable plan",
+            )
+        result = np.empty(shape, dtype_of(value.dtype).numpy)
+        self._context.set_tensor_address(value.name, self._buffers[value.name].reserve(result.nbytes))
+        return result
+
+
+def _as_built(engine: Any, values: Sequence[Value]) -> tuple[Value, ...]:  # noqa: ANN401
+    names = {engine.get_tensor_name(number) for number in range(engine.num_io_tensors)}
+    missing = [value.name for value in values if value.name not in names]
+    if missing:
+        raise IncompatibleError(f"the plan was built from another graph: it has no {', '.join(missing)}")
+    return tuple(msgspec.structs.replace(value, dtype=_dtype(engine, value.name)) for value in values)
+
+
+def _dtype(engine: Any, name: str) -> str:  # noqa: ANN401
+    theirs = engine.get_tensor_dtype(name).name
+    if theirs not in ONNX_NAMES:
+        raise IncompatibleError(f"the plan's {name!r} has the element type {theirs}, which no array can hold")
+    return ONNX_NAMES[theirs]

@@ -1,0 +1,116 @@
+"""The ``wszoo`` command: finds verbs, and turns errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+import wszoo
+from wszoo.errors import WszooError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+INTERRUPTED = 130
+DEFECT = 1
+
+# verb -> (module in wszoo.cli, one line for --help). Written out, so that --help imports none of them.
+VERBS = {
+    "pull": ("pulling", "Fetch a model and the plans that fit a GPU."),
+    "run": ("pulling", "Run a model's own demo."),
+    "resolve": ("pulling", "Tell which plan a GPU would get, and why."),
+    "build": ("building", "Export a model and build plans for several targets."),
+    "list": ("looking", "List the models in the store."),
+    "show": ("looking", "Show a model: plans, sizes, what is shared."),
+    "diff": ("looking", "Show what two models share."),
+    "verify": ("keeping", "Hash everything again and name what is damaged."),
+    "gc": ("keeping", "Delete what no model needs."),
+    "rm": ("keeping", "Forget a model."),
+    "doctor": ("system", "Check this machine: GPU, runtimes, store."),
+    "plugins": ("system", "List plugins, and why broken ones are broken."),
+    "completion": ("system", "Print the shell completion script."),
+}
+
+EPILOG = """\
+\b
+Examples:
+  wszoo pull digits-cnn --from store/ --gpu auto
+  wszoo run digits-cnn
+  wszoo build onnx --source model.onnx --target portable,rtx-sm89 --tag mine:1.0
+  wszoo show mine:1.0
+
+\b
+Exit codes: 0 done, 1 a defect in wszoo, 2 usage, 3 not found, 4 damaged bytes, 5 nothing fits,
+6 an optional package is missing, 7 the build failed, 8 storage, 9 remote, 10 not trusted, 130 interrupted.
+"""
+
+
+class _Verbs(click.Group):
+    """Imports a verb's module when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in VERBS:
+            return None
+        module = import_module(f"wszoo.cli.{VERBS[cmd_name][0]}")
+        command: click.Command = getattr(module, cmd_name.replace("-", "_") + "_command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, text) for verb, (_, text) in VERBS.items()])
+
+
+@click.group(cls=_Verbs, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(wszoo.__version__, "-V", "--version", message="wszoo %(version)s")
+def app() -> None:
+    """Every weight once, one small plan per GPU.
+
+    wszoo keeps models in a content-addressed store: the weights once, and for every GPU target a plan without them.
+    Pull a model, and the plan that fits your GPU is fetched, checked, and put together with the weights.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = app.main(words, prog_name="wszoo", standalone_mode=False)
+    except WszooError as error:
+        sys.exit(_fail(error, words))
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; what was fetched or built so far is kept where it can be used again", err=True)
+        sys.exit(INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader went away, as in 'wszoo list | head'
+        sys.exit(0)
+    except Exception as error:  # noqa: BLE001 - the last line of defence, for a message instead of a traceback
+        sys.exit(_defect(error, words))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(error: WszooError, words: Sequence[str]) -> int:
+    from wszoo.cli.output import print_error
+
+    print_error(error, as_json="--json" in words, debug="--debug" in words)
+    return error.exit_code
+
+
+def _defect(error: Exception, words: Sequence[str]) -> int:
+    if "--debug" in words:
+        raise error
+    from wszoo.cli.output import print_error
+
+    hint = "this is a defect in wszoo: run again with --debug and report the traceback"
+    print_error(WszooError(f"{type(error).__name__}: {error}", hint=hint), as_json="--json" in words, debug=False)
+    return DEFECT

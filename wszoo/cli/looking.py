@@ -1,0 +1,167 @@
+"""``list``, ``show``, ``diff`` and ``export``: what stands in the store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from wszoo.cli.common import Session, common_options
+from wszoo.cli.output import hint, human, print_facts, print_json, print_table, share
+
+if TYPE_CHECKING:
+    from wszoo.describe import DiffView, ModelView, SharingView
+    from wszoo.schema.model import Value
+
+
+@click.command("list")
+@common_options
+def list_command(session: Session) -> None:
+    """List the models in the store.
+
+    \b
+    Example:
+      wszoo list --json
+    """
+    from wszoo.describe import list_refs
+
+    zoo = session.zoo()
+    views = list_refs(zoo.store)
+    if session.as_json:
+        print_json(views)
+    elif not views:
+        hint(f"nothing in {zoo.store.layout.root} yet: 'wszoo pull REF --from REMOTE' or 'wszoo build' fill it")
+    else:
+        print_table(
+            ["model", "family", "components", "plans here", "weights", "on disk"],
+            [
+                [
+                    view.ref,
+                    view.family,
+                    ", ".join(view.components),
+                    ", ".join(view.targets),
+                    human(view.weight_bytes),
+                    human(view.stored_bytes),
+                ]
+                for view in views
+            ],
+        )
+
+
+@click.command("show")
+@click.argument("ref")
+@common_options
+def show_command(session: Session, *, ref: str) -> None:
+    """Show a model: its components, and for every plan the full engine, what is shipped, and what is shared.
+
+    \b
+    Examples:
+      wszoo show digits-cnn
+      wszoo show digits-cnn --json
+    """
+    from wszoo.describe import show
+    from wszoo.names import Ref
+
+    zoo = session.zoo()
+    view = show(zoo.store, Ref.parse(ref))
+    if session.as_json:
+        print_json(view)
+    else:
+        print_model(view)
+
+
+@click.command("diff")
+@click.argument("first")
+@click.argument("second")
+@common_options
+def diff_command(session: Session, *, first: str, second: str) -> None:
+    """Show what two models share: tensors by content, plans by their full bytes.
+
+    \b
+    Example:
+      wszoo diff resnet:1.0 resnet:1.1
+    """
+    from wszoo.describe import diff
+    from wszoo.names import Ref
+
+    zoo = session.zoo()
+    view = diff(zoo.store, Ref.parse(first), Ref.parse(second))
+    if session.as_json:
+        print_json(view)
+    else:
+        _print_diff(view)
+
+
+def print_model(view: ModelView) -> None:
+    """A model as a person wants to see it."""
+    print_facts(
+        [
+            ("model", f"{view.ref}  ({view.family})"),
+            ("index", view.index_digest),
+            ("licence", view.licence),
+            ("weights", f"{human(view.weight_bytes)}, stored as {human(view.weight_stored_bytes)}"),
+            ("assets", ", ".join(view.assets)),
+            *((f"  {name}", value) for name, value in view.options.items()),
+        ]
+    )
+    for component in view.components:
+        click.echo()
+        click.echo(
+            click.style(component.name, bold=True) + f"  {component.tensors} tensors, {human(component.weight_bytes)}"
+        )
+        for arrow, values in (("in", component.inputs), ("out", component.outputs)):
+            for value in values:
+                click.echo(f"  {arrow:<4}{_value(value)}")
+    click.echo()
+    print_table(
+        ["component", "target", "built with", "full engine", "shipped", "of full", "shared", "here"],
+        [
+            [
+                plan.component,
+                plan.target,
+                f"{plan.backend} {plan.version}".strip(),
+                human(plan.engine_bytes),
+                human(plan.plan_bytes),
+                share(plan.plan_bytes, plan.engine_bytes),
+                human(plan.shared_bytes) if plan.shared_bytes else "-",
+                "yes" if plan.held else "no",
+            ]
+            for plan in view.plans
+        ],
+    )
+    _print_saving(view)
+
+
+def _print_saving(view: ModelView) -> None:
+    full = sum(plan.engine_bytes for plan in view.plans)
+    layers = {plan.plan_digest: plan.plan_bytes - plan.shared_bytes for plan in view.plans}
+    bases = {(plan.component, plan.shared_bytes) for plan in view.plans}
+    shipped = sum(layers.values()) + sum(size for _, size in bases)
+    whole = view.weight_stored_bytes + shipped
+    click.echo()
+    click.echo(
+        f"{len(view.plans)} full engines: {human(full)}.  Weights once and {len(view.plans)} plans: {human(whole)} "
+        f"({share(whole, full)})."
+    )
+
+
+def _value(value: Value) -> str:
+    return f"{value.name}: {value.dtype}[{', '.join(map(str, value.shape))}]"
+
+
+def _print_diff(view: DiffView) -> None:
+    click.echo(f"first   {view.first}\nsecond  {view.second}\n")
+    if view.same_model:
+        click.echo("The two are one model: the same graphs and weights.")
+    print_table(
+        ["component", "shared", "only first", "only second", "tensors changed"],
+        [_sharing_row(part, part.name) for part in view.components] + [_sharing_row(view.total, "together")],
+    )
+    for title, plans in (("only first", view.plans_only_first), ("only second", view.plans_only_second)):
+        for plan in plans:
+            click.echo(f"plan {title}: {plan}")
+
+
+def _sharing_row(part: SharingView, name: str) -> list[str]:
+    sizes = (part.shared_bytes, part.only_first_bytes, part.only_second_bytes)
+    return [name, *map(human, sizes), str(len(part.changed))]

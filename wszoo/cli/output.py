@@ -1,0 +1,89 @@
+"""What verbs print: tables and facts for people, one JSON document for programs, errors on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from wszoo.errors import WszooError
+
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+_STEP = 1000
+_PRECISE = 100
+_TENS = 10
+
+
+def human(nbytes: float) -> str:
+    """A size for people, in decimal units with three digits: ``47.6 MB``."""
+    power = 0
+    while nbytes >= _STEP and power < len(_UNITS) - 1:
+        nbytes, power = nbytes / _STEP, power + 1
+    digits = 0 if power == 0 or nbytes >= _PRECISE else 1 if nbytes >= _TENS else 2
+    return f"{nbytes:.{digits}f} {_UNITS[power]}"
+
+
+def share(part: int, whole: int) -> str:
+    """A ratio as a percentage with two significant digits: ``0.042 %``."""
+    return f"{100 * part / whole:.2g} %" if whole else "-"
+
+
+def print_json(value: object) -> None:
+    """One JSON document on stdout."""
+    from wszoo.schema.decode import to_builtins
+
+    click.echo(json.dumps(to_builtins(value), indent=2, ensure_ascii=False))
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Aligned columns on stdout: text to the left, what looks like a number to the right."""
+    table = [list(headings), *(list(row) for row in rows)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(headings))]
+    numeric = [all(_is_number(row[column]) for row in table[1:]) for column in range(len(headings))]
+    for number, row in enumerate(table):
+        cells = [
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        ]
+        line = "  ".join(cells).rstrip()
+        click.echo(click.style(line, bold=True) if number == 0 else line)
+
+
+def print_facts(facts: Iterable[tuple[str, str]]) -> None:
+    """``name  value`` lines on stdout; empty values are left out."""
+    shown = [(name, value) for name, value in facts if value]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        click.echo(f"{name.ljust(width)}  {value}")
+
+
+def hint(text: str) -> None:
+    """A line for people on stderr."""
+    click.echo(text, err=True)
+
+
+def print_error(error: WszooError, *, as_json: bool, debug: bool) -> None:
+    """An error on stderr; with ``--json`` also as the one document on stdout."""
+    if debug:
+        traceback.print_exception(error, file=sys.stderr)
+    if as_json:
+        facts = {
+            "type": type(error).__name__,
+            "message": error.message,
+            "hint": error.hint,
+            "exit_code": error.exit_code,
+        }
+        click.echo(json.dumps({"error": facts}, indent=2, ensure_ascii=False))
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {error.message}", err=True)
+    if error.hint:
+        click.echo(f"{click.style(' hint:', fg='cyan')} {error.hint}", err=True)
+
+
+def _is_number(cell: str) -> bool:
+    return cell[:1].isdigit() or cell == "-"

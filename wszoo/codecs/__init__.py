@@ -1,0 +1,1 @@
+"""How bytes are made smaller, and back, within declared bounds."""

@@ -1,0 +1,139 @@
+"""Zstandard for blobs: one frame, of a size known beforehand, decoded within bounds.
+
+A frame from outside may declare terabytes, hide a second frame behind the first or ask for a huge window. Whoever
+stores a blob also stores its decoded size, so :func:`decompress` wants that size and refuses everything else before it
+allocates anything (256 MiB of zeros compress to 8 KB).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import zstandard
+
+from wszoo.errors import LimitError, MalformedError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+
+MAGIC = b"\x28\xb5\x2f\xfd"
+MAX_WINDOW = 1 << 30  # also what a dictionary may span; encoders here never ask for more than data and dictionary take
+MAX_LEVEL = 22
+
+
+def compress(data: Buffer, *, level: int, dictionary: Buffer | None = None) -> bytes:
+    """Compress ``data`` into one frame that declares its size.
+
+    Args:
+        data: what to compress.
+        level: 1 (fast) to 22 (small).
+        dictionary: bytes that resemble ``data``; matches may refer to them. The window grows to reach all of them.
+
+    Returns:
+        The frame: no checksum (blobs are checked by sha256) and no dictionary number.
+    """
+    view = memoryview(data).cast("B")
+    known = memoryview(dictionary).cast("B") if dictionary is not None else memoryview(b"")
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        level,
+        source_size=max(len(view), 1),
+        dict_size=len(known),
+        write_checksum=False,
+        write_dict_id=False,
+        **_window(len(view), len(known)),
+    )
+    return _compressor(parameters, known).compress(view)
+
+
+def _window(size: int, known: int) -> dict[str, int]:
+    if not known:
+        return {}
+    return {"window_log": min(max((size + known - 1).bit_length(), 10), MAX_WINDOW.bit_length() - 1)}
+
+
+def _compressor(parameters: zstandard.ZstdCompressionParameters, known: memoryview) -> zstandard.ZstdCompressor:
+    if not known:
+        return zstandard.ZstdCompressor(compression_params=parameters)
+    return zstandard.ZstdCompressor(compression_params=parameters, dict_data=_raw_dictionary(known))
+
+
+def _raw_dictionary(known: memoryview) -> zstandard.ZstdCompressionDict:
+    return zstandard.ZstdCompressionDict(known.tobytes(), dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+
+
+def declared_size(data: Buffer, *, limit: int) -> int:
+    """The decoded size that a frame's header declares.
+
+    Raises:
+        MalformedError: not a zstd frame, or one that does not declare its size.
+        LimitError: it declares more than ``limit`` bytes.
+    """
+    size = _header(memoryview(data).cast("B")).content_size
+    if size > limit:
+        raise LimitError(f"a zstd frame declares {size:,} bytes, more than the {limit:,} allowed")
+    return size
+
+
+def decompress(data: Buffer, *, size: int, dictionary: Buffer | None = None) -> bytes:
+    """Decode one frame that holds exactly ``size`` bytes.
+
+    Args:
+        data: the frame, and nothing after it.
+        size: the decoded size in bytes, from a source that is trusted more than the frame.
+        dictionary: the bytes that it was compressed against.
+
+    Raises:
+        MalformedError: not one whole frame of ``size`` bytes, or damaged.
+        LimitError: it needs a window larger than its content (with the dictionary) can use.
+    """
+    frame = memoryview(data).cast("B")
+    known = memoryview(dictionary).cast("B") if dictionary is not None else memoryview(b"")
+    _check(frame, size, len(known))
+    if known:
+        decoder = zstandard.ZstdDecompressor(dict_data=_raw_dictionary(known), max_window_size=MAX_WINDOW)
+    else:
+        decoder = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
+    try:
+        decoded = decoder.decompress(frame, read_across_frames=False, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise MalformedError(f"a zstd frame of {len(frame):,} bytes cannot be decoded: {error}") from error
+    if len(decoded) != size:
+        raise MalformedError(f"a zstd frame decodes to {len(decoded):,} bytes, not the {size:,} expected")
+    return decoded
+
+
+def decompress_into(data: Buffer, out: memoryview) -> None:
+    """Decode one frame into ``out``, which it must fill exactly.
+
+    Args:
+        data: the frame, and nothing after it.
+        out: writable, contiguous; its byte length is the expected decoded size.
+
+    Raises:
+        MalformedError: as for :func:`decompress`.
+        LimitError: as for :func:`decompress`.
+    """
+    target = out.cast("B")
+    target[:] = decompress(data, size=len(target))
+
+
+def _check(frame: memoryview, size: int, known: int) -> None:
+    header = _header(frame)
+    if header.content_size != size:
+        raise MalformedError(f"a zstd frame declares {header.content_size:,} bytes, not the {size:,} expected")
+    useful = 1 << max((size + known).bit_length() + 1, 23)  # encoders round up, never below 8 MiB at high levels
+    if header.window_size > min(useful, MAX_WINDOW) and header.window_size > size:
+        raise LimitError(f"a zstd frame of {size:,} bytes asks for a window of {header.window_size:,}")
+
+
+def _header(frame: memoryview) -> zstandard.FrameParameters:
+    if bytes(frame[:4]) != MAGIC:
+        raise MalformedError(f"not a zstd frame: it begins with {bytes(frame[:4]).hex() or 'nothing'}")
+    try:
+        header = zstandard.get_frame_parameters(frame)
+    except zstandard.ZstdError as error:
+        raise MalformedError(f"a zstd frame has a damaged header: {error}") from error
+    if header.content_size in (zstandard.CONTENTSIZE_UNKNOWN, zstandard.CONTENTSIZE_ERROR):
+        raise MalformedError("a zstd frame does not declare its size")
+    return header

@@ -1,0 +1,1 @@
+"""Families turn one kind of model into ONNX graphs."""

@@ -1,0 +1,104 @@
+"""How far an export may lie from its original, and by how much it does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wszoo.errors import BuildError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """``|ours - theirs| <= atol + rtol * max|theirs|``, over a whole output.
+
+    Relative to the output's greatest number and not to each: rounding errors of a sum scale with its terms, and a logit
+    that happens to lie near zero has no digits of its own.
+    """
+
+    rtol: float
+    atol: float
+
+
+# Both sides compute in the given precision, in another order: an error is some tens of units in the last place
+# (2^-24 = 6e-8, 2^-11 = 5e-4, 2^-8 = 4e-3), and grows with depth.
+TOLERANCES = {
+    "fp32": Tolerance(rtol=1e-4, atol=1e-5),
+    "fp16": Tolerance(rtol=2e-2, atol=1e-3),
+    "bf16": Tolerance(rtol=8e-2, atol=8e-3),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What was compared and found.
+
+    Attributes:
+        tolerance: what was allowed.
+        cases: how many sets of inputs were run.
+        max_abs_error: the greatest difference of all outputs in all cases, by output.
+    """
+
+    tolerance: Tolerance
+    cases: int = 0
+    max_abs_error: Mapping[str, float] = field(default_factory=dict)
+
+    def as_options(self) -> dict[str, str]:
+        """As entries for :attr:`wszoo.families.protocol.Export.options`."""
+        return {
+            "compared_with": "torch",
+            "compared_cases": str(self.cases),
+            "max_abs_error": f"{max(self.max_abs_error.values(), default=0.0):.3g}",
+            "tolerance": f"{self.tolerance.atol:g} + {self.tolerance.rtol:g} * max|output|",
+        }
+
+
+def compare_outputs(
+    before: Comparison, ours: Mapping[str, NDArray[Any]], theirs: Mapping[str, NDArray[Any]], name: str
+) -> Comparison:
+    """Add one case to a comparison.
+
+    Args:
+        before: the cases so far.
+        ours: what the export gave, by output.
+        theirs: what the original gave, by output.
+        name: the network's, for messages.
+
+    Raises:
+        BuildError: they differ in shape or by more than the tolerance, or a number is not finite.
+    """
+    errors = dict(before.max_abs_error)
+    for output, expected in theirs.items():
+        error = _error(ours[output], expected, before.tolerance, f"the output {output!r} of {name!r}")
+        errors[output] = max(error, errors.get(output, 0.0))
+    return replace(before, cases=before.cases + 1, max_abs_error=errors)
+
+
+def _error(ours: NDArray[Any], theirs: NDArray[Any], tolerance: Tolerance, what: str) -> float:
+    if ours.shape != theirs.shape:
+        raise BuildError(f"{what} has the shape {list(ours.shape)}, and {list(theirs.shape)} in torch")
+    if not theirs.size:
+        return 0.0
+    got, want = ours.astype(np.float64), theirs.astype(np.float64)
+    for numbers, whose in ((want, "in torch"), (got, "in ONNX Runtime")):
+        if not np.isfinite(numbers).all():
+            raise BuildError(
+                f"{what} holds {int((~np.isfinite(numbers)).sum())} numbers that are not finite {whose}",
+                hint="check the weights; in fp16 an overflow is likely: try --precision fp32",
+            )
+    error = float(np.abs(got - want).max())
+    allowed = tolerance.atol + tolerance.rtol * float(np.abs(want).max())
+    if error > allowed:
+        raise BuildError(
+            f"{what} differs from torch by {error:.3g}, and {allowed:.3g} is allowed "
+            f"({tolerance.atol:g} + {tolerance.rtol:g} * {float(np.abs(want).max()):.3g})",
+            hint="the export is wrong and was not published",
+        )
+    return error

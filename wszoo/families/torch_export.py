@@ -1,0 +1,203 @@
+"""From a torch module to a graph, and the proof that both compute the same.
+
+Every family that exports through torch uses these two steps: :func:`export_module`, then :func:`compare`. The second
+runs the exported graph in ONNX Runtime on seeded inputs, and nothing is published that differs from torch's own output.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from wszoo.errors import BuildError, MissingExtraError
+from wszoo.families.checks import check_graph
+from wszoo.families.compare import TOLERANCES, Comparison, Tolerance, compare_outputs
+from wszoo.families.session import GraphSession
+from wszoo.weights.graph import graph_from_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+    from types import ModuleType
+
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from wszoo.weights.graph import Graph
+
+__all__ = ["TOLERANCES", "Comparison", "Tolerance", "compare", "export_module", "require_torch"]
+
+_MAX_REASON = 300
+
+
+def require_torch() -> ModuleType:
+    """Import torch.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        return importlib.import_module("torch")
+    except ImportError as error:
+        raise MissingExtraError("torch", "torch", "exporting this model") from error
+
+
+def export_module(
+    module: torch.nn.Module,
+    example: Mapping[str, torch.Tensor],
+    *,
+    outputs: Sequence[str],
+    folder: Path,
+    name: str = "model",
+    dynamic: Mapping[str, Mapping[int, str]] | None = None,
+    opset: int | None = None,
+) -> Graph:
+    """Export a module's ``forward``.
+
+    Weights go through one file in ``folder`` and are mapped from there, so that the module may be let go of before the
+    graph is used: the weights are in memory once.
+
+    Args:
+        module: in evaluation mode.
+        example: an argument of ``forward`` for each name; the graph's inputs are named likewise, in this order. A
+            dynamic dimension must be 2 or more here: torch takes 0 and 1 for constants.
+        outputs: names for what ``forward`` returns, in order.
+        folder: where the weights may be written; must outlive the graph.
+        name: for file names and messages.
+        dynamic: for each input, the names of its dynamic dimensions by axis.
+        opset: ONNX opset; torch's own choice when None.
+
+    Raises:
+        BuildError: torch cannot export it, made a dynamic dimension fixed, or made a graph that onnx's checker refuses.
+        MissingExtraError: torch or onnxscript is not installed.
+    """
+    torch = require_torch()
+    shapes = {key: dict(dynamic[key]) if dynamic and key in dynamic else None for key in example}
+    path = folder / f"{name}.onnx"
+    try:
+        with torch.inference_mode(), _quiet():
+            program = torch.onnx.export(
+                module,
+                (),
+                kwargs=dict(example),
+                dynamic_shapes=shapes,
+                input_names=list(example),
+                output_names=list(outputs),
+                opset_version=opset,
+                dynamo=True,
+                verbose=False,
+                artifacts_dir=folder,  # reports of failures, which else land in the current folder
+            )
+            _strip_metadata(program.model)
+            program.save(path, external_data=True)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "onnxscript", "torch", "exporting from torch") from error
+    except Exception as error:  # the exporter raises its own, torch's and sympy's errors, by no common base
+        cause = _innermost(error)
+        raise BuildError(
+            f"torch could not export {name!r}: {type(cause).__name__}: {str(cause).strip()[:_MAX_REASON]}",
+            hint="this architecture may need a change in the family; the whole story is chained to this error",
+        ) from error
+    graph = graph_from_file(path)
+    check_graph(graph, f"the export of {name!r}", full=True)
+    _check_dynamic(graph, dynamic or {}, name)
+    return graph
+
+
+def compare(
+    graph: Graph,
+    module: torch.nn.Module,
+    cases: Iterable[Mapping[str, NDArray[Any]]],
+    *,
+    tolerance: Tolerance,
+    name: str = "model",
+) -> Comparison:
+    """Run a graph in ONNX Runtime and the module in torch, and compare every output.
+
+    Args:
+        graph: what :func:`export_module` made; its weights are handed over where they lie.
+        module: what it was made from.
+        cases: inputs by name. Give several seeds, and every dynamic dimension at more than one size.
+        tolerance: how far they may lie apart; see :data:`TOLERANCES`.
+        name: for messages.
+
+    Raises:
+        BuildError: they differ, or either gives a number that is not finite; or ONNX Runtime refuses the graph.
+        MissingExtraError: torch or onnxruntime is not installed.
+    """
+    torch = require_torch()
+    session = GraphSession(graph, name)
+    result = Comparison(tolerance=tolerance)
+    for case in cases:
+        ours = session(**case)
+        with torch.inference_mode():
+            theirs = module(**{key: _to_torch(torch, array) for key, array in case.items()})
+        theirs = [theirs] if isinstance(theirs, torch.Tensor) else list(theirs)
+        expected = {value.name: _to_numpy(tensor) for value, tensor in zip(graph.outputs, theirs, strict=True)}
+        result = compare_outputs(result, ours, expected, name)
+    if not result.cases:
+        raise BuildError(f"{name!r} was compared on no inputs at all")
+    return result
+
+
+def _innermost(error: BaseException) -> BaseException:
+    # The exporter's own messages are pages of advice on how to change torch; the first cause is one line.
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _check_dynamic(graph: Graph, dynamic: Mapping[str, Mapping[int, str]], name: str) -> None:
+    for value in graph.inputs:
+        for axis, dim in dynamic.get(value.name, {}).items():
+            if value.shape[axis] != dim:
+                raise BuildError(
+                    f"torch fixed the dimension {dim!r} of the input {value.name!r} of {name!r} to {value.shape[axis]}",
+                    hint="the model's code depends on that size; export it at a fixed size",
+                )
+
+
+def _strip_metadata(model: Any) -> None:  # noqa: ANN401 - onnx_ir.Model, which ships no types
+    # Stack traces with this machine's paths and class names of the framework: a third of the graph's bytes.
+    for holder in (model, model.graph):
+        holder.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+
+
+def _to_torch(torch: ModuleType, array: NDArray[Any]) -> torch.Tensor:
+    if array.dtype.name == "bfloat16":  # torch cannot read ml_dtypes' arrays
+        import numpy as np
+
+        return torch.from_numpy(array.view(np.uint16).copy()).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def _to_numpy(tensor: torch.Tensor) -> NDArray[np.generic]:
+    torch = require_torch()
+    plain = tensor.detach().cpu()
+    array: NDArray[np.generic] = plain.float().numpy() if plain.dtype == torch.bfloat16 else plain.numpy()
+    return array
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # torch's exporter warns about optional packages and its own deprecations; what matters is raised or compared.
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,1 @@
+"""What GPU is there, what GPU was asked for, and which targets run on it."""

@@ -1,0 +1,1 @@
+"""Plans: engines without their weights, and back."""

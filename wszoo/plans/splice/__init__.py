@@ -1,0 +1,12 @@
+"""Splice: a plan as literals and copies out of views of the weights, restored to the very bytes."""
+
+from __future__ import annotations
+
+from wszoo.plans.splice.apply import apply, restore
+from wszoo.plans.splice.container import pack, unpack
+from wszoo.plans.splice.encode import encode
+from wszoo.plans.splice.program import Program
+from wszoo.plans.splice.recipes import Scale
+from wszoo.plans.splice.views import Recipe, View
+
+__all__ = ["Program", "Recipe", "Scale", "View", "apply", "encode", "pack", "restore", "unpack"]

@@ -1,0 +1,181 @@
+"""Anchors: 16 bytes out of every few kilobytes of every view, sorted so that a plan's bytes can be looked up.
+
+A view is cut into segments of 32 bytes (small tensors) to 4 KiB, rows where rows are that long, parts of rows where they
+are longer, so that cut or interleaved columns still hold anchors. An anchor is taken at a segment's first place that does
+not look like zeros, a constant or small numbers, which would be found everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from wszoo.plans.splice.columns import Ints
+    from wszoo.plans.splice.views import Layout, Reader, View
+    from wszoo.buffers import Bytes
+    from wszoo.weights.tensor import Tensor
+
+Keys = np.ndarray[tuple[int], np.dtype[np.uint64]]
+Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
+
+ANCHOR = 16
+MAX_SEGMENT = 4096
+MIN_SEGMENT = 32
+_SEGMENTS = 64  # anchors that even a small tensor should have, so that parts of it are found
+_RETRIES = (0, 16, 48, 112, 240, 752, 2032)  # places in a segment that are tried for an anchor
+_MATERIALISE = 64 << 20  # views that can only be indexed by computing them whole are skipped above this
+_CANDIDATES = 4  # views kept for one anchor; more would not be told apart anyway
+_SCRAMBLE = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """All anchors, sorted by ``mix``. ``view`` and ``source`` (an offset in it, in bytes) say where each was taken."""
+
+    mix: Keys
+    view: Ints
+    source: Ints
+    first_filter: Mask
+    second_filter: Mask
+
+    def lookup(self, mix: Keys) -> tuple[Ints, Ints]:
+        """For each key, the range of anchors with it: first, one behind the last."""
+        return np.searchsorted(self.mix, mix, "left"), np.searchsorted(self.mix, mix, "right")
+
+
+def slots(keys: Keys, table: Mask) -> Ints:
+    """Where keys fall in a filter table, whose size is a power of two."""
+    shift = np.uint64(65 - len(table).bit_length())
+    return ((keys * _SCRAMBLE[0]) >> shift).view(np.int64)
+
+
+def mixed(low: Keys, high: Keys) -> Keys:
+    """One number for 16 bytes; not to be trusted, only to be looked up."""
+    return (low ^ ((high << np.uint64(31)) | (high >> np.uint64(33)))) * _SCRAMBLE[1]
+
+
+def row_length(view: View, layout: Layout, tensor: Tensor) -> int:
+    """Bytes in the view's natural row: its last axis, with outer ones as long as that stays under a segment."""
+    if not layout.is_stored:
+        dimensions: Sequence[int] = layout.view_shape
+    else:
+        dimensions = tensor.shape or (1,)
+    size = dimensions[-1] * layout.target.bits // 8
+    for length in reversed(dimensions[:-1]):
+        if size >= MIN_SEGMENT:
+            break
+        size *= length
+    return max(1, size)
+
+
+def build(views: Sequence[View], reader: Reader, rows: Sequence[int]) -> Index | None:
+    """Index views; ``None`` where no view has an anchor.
+
+    Args:
+        views: what to index.
+        reader: reads them.
+        rows: their natural row lengths in bytes.
+    """
+    keys, number, source = [], [], []
+    for view in range(len(views)):
+        for offsets, pairs in _anchors(view, reader, rows[view]):
+            keys.append(pairs)
+            number.append(np.full(len(offsets), view, np.int64))
+            source.append(offsets)
+    if not keys:
+        return None
+    pairs = np.concatenate(keys)
+    return _sorted(pairs[:, 0].copy(), pairs[:, 1].copy(), np.concatenate(number), np.concatenate(source))
+
+
+def _sorted(low: Keys, high: Keys, view: Ints, source: Ints) -> Index:
+    mix = mixed(low, high)
+    order = np.lexsort((source, view, mix))
+    mix, view, source, low = mix[order], view[order], source[order], low[order]
+    fresh = np.diff(mix, prepend=~mix[:1]) != 0
+    other = fresh | (np.diff(view, prepend=-1) != 0)  # of equal anchors in one view only the first is kept
+    group = np.cumsum(other)
+    rank = group - group[fresh].repeat(np.diff(np.append(np.flatnonzero(fresh), len(mix))))
+    keep = other & (rank < _CANDIDATES)
+    mix, view, source, low = mix[keep], view[keep], source[keep], low[keep]
+    size = 1 << min(max(16, int(len(mix) * 16).bit_length()), 24)
+    tables = np.zeros((2, size), np.bool_)
+    tables[0][slots(low, tables[0])] = True
+    tables[1][slots(mix, tables[1])] = True
+    return Index(mix=mix, view=view, source=source, first_filter=tables[0], second_filter=tables[1])
+
+
+def _anchors(view: int, reader: Reader, row: int) -> Iterator[tuple[Ints, np.ndarray[tuple[int, int], np.dtype[np.uint64]]]]:
+    layout = reader.layouts[view]
+    if layout.nbytes < ANCHOR:
+        return
+    step = _segment(row, layout.nbytes)
+    if layout.is_in_place:
+        yield _flat(lambda at: reader.gather(view, at, ANCHOR), layout.nbytes, max(row, step), step)
+    elif layout.inner_bytes >= ANCHOR and not layout.pad:
+        yield from _sliced(view, reader, step)
+    elif layout.nbytes <= _MATERIALISE:
+        windows = sliding_window_view(reader.read(view, 0, layout.nbytes), ANCHOR)
+        yield _flat(lambda at: windows[at].reshape(-1), layout.nbytes, max(row, step), step)
+
+
+def _segment(row: int, total: int) -> int:
+    """Distance of anchors: a whole number of rows, or an even part of one."""
+    want = min(max(total // _SEGMENTS, MIN_SEGMENT), MAX_SEGMENT)
+    if row <= want:
+        return row * (want // row)
+    fewest = -(-row // want)
+    for parts in range(fewest + fewest % 2, 4 * fewest, 2):
+        if row % (parts * 8) == 0:
+            return row // parts
+    return want // 8 * 8
+
+
+def _flat(gather: Callable[[Ints], Bytes], size: int, row: int, step: int) -> tuple[Ints, np.ndarray[tuple[int, int], np.dtype[np.uint64]]]:
+    starts = (np.arange(0, size, row)[:, None] + np.arange(0, row, step)[None, :]).reshape(-1)
+    found_at, found = [], []
+    for retry in _RETRIES:
+        if retry + ANCHOR > step and retry:
+            break
+        at = starts + retry
+        inside = at <= size - ANCHOR
+        starts, at = starts[inside], at[inside]
+        pairs = gather(at).reshape(-1, ANCHOR).view(np.uint64)
+        good = _telling(pairs[:, 0])
+        found_at.append(at[good])
+        found.append(pairs[good])
+        starts = starts[~good]
+        if not len(starts):
+            break
+    return np.concatenate(found_at), np.concatenate(found)
+
+
+def _sliced(view: int, reader: Reader, step: int) -> Iterator[tuple[Ints, np.ndarray[tuple[int, int], np.dtype[np.uint64]]]]:
+    layout = reader.layouts[view]
+    inner, bits = layout.inner_bytes, layout.target.bits
+    every = max(1, step // inner)  # short rows: an anchor in every so many
+    starts = np.arange(0, layout.nbytes, inner)[::every]
+    for column in range(0, inner - ANCHOR + 1, step):
+        waiting = np.ones(len(starts), np.bool_)
+        for retry in _RETRIES:
+            at = column + retry
+            if at + ANCHOR > min(inner, column + max(step, ANCHOR)) or not waiting.any():
+                break
+            taken = reader.anchors(view, at * 8 // bits, ANCHOR * 8 // bits)
+            pairs = taken.reshape(-1, ANCHOR)[::every].copy().view(np.uint64)
+            good = waiting & _telling(pairs[:, 0])
+            yield starts[good] + at, pairs[good]
+            waiting &= ~good
+
+
+def _telling(keys: Keys) -> Mask:
+    """Which keys are neither periodic in 1, 2 or 4 bytes nor mostly zero bytes."""
+    half = (keys >> np.uint64(32)) == (keys & np.uint64(0xFFFFFFFF))
+    zeros = (np.ascontiguousarray(keys).view(np.uint8).reshape(-1, 8) == 0).sum(axis=1)
+    return ~half & (zeros < 5)  # noqa: PLR2004 - two small 32-bit numbers have five or more

@@ -1,0 +1,365 @@
+"""Views: the exact forms in which a plan may hold a tensor's bytes.
+
+A :class:`Recipe` says how the bytes come out of a tensor. The steps run in this order, each optional:
+
+1. *cast* the elements to another float type, round to nearest even;
+2. *scale*: multiply by a scalar of that type, rounded once (builders fold attention's scalar into Q and K);
+3. *pad* one axis with zeros at its end (a first convolution's 3 channels become 4);
+4. *permute* the axes, then flatten in C order.
+
+All steps give the same bits on every machine: products of two 16-bit floats are exact in float32 and rounded once, and
+every NaN that a cast or a scale yields is replaced by the canonical quiet one, because the hardware's choices differ.
+4-bit types can be transposed (two even axes), never cast, scaled or padded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from wszoo.errors import IntegrityError, MalformedError
+from wszoo.weights.tensor import DTYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from wszoo.buffers import Bytes
+    from wszoo.plans.splice.columns import Ints
+    from wszoo.weights.tensor import DType, Tensor
+
+SLAB = 4 << 20  # bytes of a permuted view that are computed at a time: far above a row, far below the memory limit
+CACHE = 64 << 20  # bytes of slabs kept; and of loaded tensors, whose load() may decompress
+MAX_RANK = 8
+MAX_PAD = 1 << 16
+
+_QUIET_NAN = {"float16": 0x7E00, "bfloat16": 0x7FC0, "float32": 0x7FC00000}
+_ALL = slice(None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a view's bytes come out of a tensor's; the default is the bytes as they are stored.
+
+    Attributes:
+        cast: name of the float type to convert to, or empty.
+        scale: little-endian bytes of the scalar to multiply by, in the type after the cast, or empty.
+        pad: (axis of the tensor, its new length), or ``None``.
+        permutation: the tensor's axes in the order of the view, or empty for the identity.
+    """
+
+    cast: str = ""
+    scale: bytes = b""
+    pad: tuple[int, int] | None = None
+    permutation: tuple[int, ...] = ()
+
+
+AS_STORED = Recipe()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """A tensor, by its position in the sequence that the caller holds, seen through a recipe."""
+
+    tensor: int
+    recipe: Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """A recipe bound to an element type and a shape, with axes of length 1 dropped and neighbours merged.
+
+    Attributes:
+        source: element type of the tensor.
+        target: element type of the view.
+        shape: merged dimensions of the tensor.
+        order: merged axes in the view's order.
+        pad: (merged axis, its new length) or ``None``.
+        scale: as in :class:`Recipe`.
+    """
+
+    source: DType
+    target: DType
+    shape: tuple[int, ...]
+    order: tuple[int, ...]
+    pad: tuple[int, int] | None
+    scale: bytes
+
+    @cached_property
+    def view_shape(self) -> tuple[int, ...]:
+        """Dimensions of the view: padded, permuted, merged; at least one."""
+        return tuple(self.pad[1] if self.pad and self.pad[0] == axis else self.shape[axis] for axis in self.order)
+
+    @cached_property
+    def nbytes(self) -> int:
+        """Bytes in the view."""
+        return (math.prod(self.view_shape) * self.target.bits + 7) // 8
+
+    @cached_property
+    def is_stored(self) -> bool:
+        """True where the view's bytes are the tensor's bytes."""
+        return self.is_in_place and not self.computes
+
+    @property
+    def is_in_place(self) -> bool:
+        """True where every element stays where it is, whatever becomes of its bits."""
+        return len(self.order) == 1 and not self.pad
+
+    @property
+    def computes(self) -> bool:
+        """True where elements change their bits, not only their place."""
+        return bool(self.scale) or self.source is not self.target
+
+    @cached_property
+    def row_bytes(self) -> int:
+        """Bytes in one step of the view's first axis."""
+        return self.nbytes // self.view_shape[0] if self.nbytes else 0
+
+    @property
+    def inner_bytes(self) -> int:
+        """Bytes along the view's last axis."""
+        return self.view_shape[-1] * self.target.bits // 8
+
+    def block(self, raw: Bytes, *, outer: slice = _ALL, inner: slice = _ALL) -> Bytes:
+        """Bytes of a part of the view, in its order.
+
+        Args:
+            raw: the tensor's bytes.
+            outer: elements of the view's first axis to take.
+            inner: elements of its last axis to take (ignored where there is only one axis).
+        """
+        if self.source.bits < 8:
+            return self._nibbles(raw, outer, inner)
+        values = raw.view(self.source.numpy if self.computes else _unit(self.source)).reshape(self.shape)
+        cut = [_ALL] * len(self.order)
+        cut[-1], cut[0] = inner, outer
+        part = values.transpose(self.order)[tuple(_clip(cut, self._lengths()))]
+        if self.computes:
+            part = _compute(part, self.target, self.scale)
+        shape = tuple(len(range(*c.indices(n))) for c, n in zip(cut, self.view_shape, strict=True))
+        if part.shape == shape:
+            return np.ascontiguousarray(part).reshape(-1).view(np.uint8)
+        padded = np.zeros(shape, part.dtype)
+        padded[tuple(slice(n) for n in part.shape)] = part
+        return padded.reshape(-1).view(np.uint8)
+
+    def gather(self, raw: Bytes, offsets: Ints, count: int) -> Bytes:
+        """``count`` bytes of the view at each of ``offsets``, which are whole elements; only for views in place."""
+        if not self.computes:
+            return sliding_window_view(raw, count)[offsets].reshape(-1)
+        size = self.target.bits // 8
+        values = sliding_window_view(raw.view(self.source.numpy), count // size)[offsets // size]
+        return _compute(values, self.target, self.scale).reshape(-1).view(np.uint8)
+
+    def _lengths(self) -> tuple[int, ...]:
+        return tuple(self.shape[axis] for axis in self.order)
+
+    def _nibbles(self, raw: Bytes, outer: slice, inner: slice) -> Bytes:
+        # The view's first axis is the tensor's second: packed two by two, so an odd cut takes one nibble too many.
+        rows, columns = self.shape
+        low, high, _ = outer.indices(columns)
+        packed = raw.reshape(rows, columns // 2)[inner, low // 2 : (high + 1) // 2]
+        pairs = np.empty((packed.shape[0], packed.shape[1], 2), np.uint8)
+        np.bitwise_and(packed, 15, out=pairs[..., 0])
+        np.right_shift(packed, 4, out=pairs[..., 1])
+        skip = low % 2
+        turned = np.ascontiguousarray(pairs.reshape(packed.shape[0], -1)[:, skip : skip + high - low].T)
+        return (turned[:, 0::2] | (turned[:, 1::2] << 4)).reshape(-1)
+
+
+def _unit(dtype: DType) -> np.dtype[Any]:
+    # Moving bf16 or fp8 as ml_dtypes' types takes a slow generic loop; as integers of their size it does not.
+    return np.dtype(f"u{dtype.bits // 8}") if dtype.bits <= 64 else dtype.numpy  # noqa: PLR2004 - no u16 in NumPy
+
+
+def _clip(cut: list[slice], lengths: tuple[int, ...]) -> list[slice]:
+    return [slice(c.start, n if c.stop is None else min(c.stop, n)) for c, n in zip(cut, lengths, strict=True)]
+
+
+def _compute(part: NDArray[Any], target: DType, scale: bytes) -> NDArray[Any]:
+    with np.errstate(all="ignore"):
+        values = part.astype(target.numpy)
+        if scale:
+            factor = np.frombuffer(scale, target.numpy)[0].astype(np.float32)
+            values = (values.astype(np.float32) * factor).astype(target.numpy)
+    bits = values.view(_unit(target))
+    broken = values != values  # noqa: PLR0124 - ml_dtypes has no isnan of its own
+    if broken.any():
+        bits[broken] = _QUIET_NAN[target.name]
+    return bits
+
+
+def bind(recipe: Recipe, dtype: DType, shape: tuple[int, ...]) -> Layout:
+    """Bind a recipe to a tensor's type and shape.
+
+    Raises:
+        MalformedError: the recipe does not fit them.
+    """
+    order = recipe.permutation or tuple(range(len(shape)))
+    if len(shape) > MAX_RANK and recipe.permutation:
+        raise MalformedError(f"a view permutes {len(shape)} axes, more than {MAX_RANK}")
+    if sorted(order) != list(range(len(shape))):
+        raise MalformedError(f"a view permutes axes {list(order)} of a tensor with {len(shape)} axes")
+    _check_numbers(recipe, dtype)
+    pad = _checked_pad(recipe.pad, shape)
+    merged, turned, where = _merge(shape, order, pad[0] if pad else -1)
+    target = DTYPES[recipe.cast] if recipe.cast else dtype
+    placed = (where, pad[1]) if pad else None
+    if dtype.bits < 8 and recipe != AS_STORED and (turned != (1, 0) or pad or any(n % 2 for n in merged)):  # noqa: PLR2004
+        raise MalformedError(f"a view of a {dtype.name} tensor {list(shape)} does not transpose two even axes")
+    return Layout(source=dtype, target=target, shape=merged, order=turned, pad=placed, scale=recipe.scale)
+
+
+def _check_numbers(recipe: Recipe, dtype: DType) -> None:
+    if not recipe.cast and not recipe.scale:
+        return
+    target = recipe.cast or dtype.name
+    for name in (dtype.name, target):
+        if name not in _QUIET_NAN:
+            raise MalformedError(f"a view casts or scales {name!r} elements", hint=f"possible: {', '.join(_QUIET_NAN)}")
+    if recipe.scale and len(recipe.scale) * 8 != DTYPES[target].bits:
+        raise MalformedError(f"a view scales {target} elements by a scalar of {len(recipe.scale)} bytes")
+
+
+def _checked_pad(pad: tuple[int, int] | None, shape: tuple[int, ...]) -> tuple[int, int] | None:
+    if pad is None:
+        return None
+    axis, length = pad
+    if not 0 <= axis < len(shape) or not shape[axis] < length <= MAX_PAD:
+        raise MalformedError(f"a view pads axis {axis} of a tensor {list(shape)} to {length}")
+    return pad
+
+
+def _merge(
+    shape: tuple[int, ...], order: tuple[int, ...], pinned: int
+) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """Drop axes of length 1 and merge axes that stay neighbours; the ``pinned`` axis stays on its own."""
+    groups: list[list[int]] = []
+    kept = [axis for axis in range(len(shape)) if shape[axis] != 1 or axis == pinned]
+    after = dict(zip(kept, kept[1:], strict=False))
+    for axis in (axis for axis in order if axis in kept):
+        if groups and after.get(groups[-1][-1]) == axis and pinned not in (axis, groups[-1][-1]):
+            groups[-1].append(axis)
+        else:
+            groups.append([axis])
+    by_source = sorted(groups)
+    if not groups:
+        return (1,), (0,), -1
+    merged = tuple(math.prod(shape[axis] for axis in group) for group in by_source)
+    turned = tuple(by_source.index(group) for group in groups)
+    return merged, turned, next((i for i, group in enumerate(by_source) if group == [pinned]), -1)
+
+
+class Reader:
+    """Reads byte ranges of views, computing permuted ones a slab at a time within a fixed memory.
+
+    Args:
+        tensors: where views find their bytes.
+        views: the views that will be asked for, by position.
+
+    Raises:
+        MalformedError: a view names a tensor that does not exist, or a recipe that does not fit it.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor], views: Sequence[View]) -> None:
+        self._tensors = tensors
+        self._views = views
+        self.layouts = [_bound(view, tensors) for view in views]
+        self._loaded = _Recent(CACHE)
+        self._slabs = _Recent(CACHE)
+
+    def raw(self, tensor: int) -> Bytes:
+        """The tensor's bytes.
+
+        Raises:
+            IntegrityError: it loads another number of bytes than its type and shape take.
+        """
+        raw = self._loaded.get((tensor, 0))
+        if raw is None:
+            raw = load(self._tensors[tensor])
+            self._loaded.put((tensor, 0), raw)
+        return raw
+
+    def read(self, view: int, start: int, stop: int) -> Bytes:
+        """Bytes ``[start, stop)`` of a view; not a copy where the view is the tensor as stored."""
+        layout = self.layouts[view]
+        if layout.is_stored:
+            return self.raw(self._views[view].tensor)[start:stop]
+        size = self._rows_in_slab(layout) * layout.row_bytes
+        first, last = start // size, max(start, stop - 1) // size
+        parts = [self._slab(view, number) for number in range(first, last + 1)]
+        joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return joined[start - first * size : stop - first * size]
+
+    def gather(self, view: int, offsets: Ints, count: int) -> Bytes:
+        """``count`` bytes at each of ``offsets``, one behind the other; only for views in place."""
+        return self.layouts[view].gather(self.raw(self._views[view].tensor), offsets, count)
+
+    def anchors(self, view: int, element: int, count: int) -> Bytes:
+        """``count`` elements of every row of the view's last axis, from ``element`` on."""
+        layout = self.layouts[view]
+        return layout.block(self.raw(self._views[view].tensor), inner=slice(element, element + count))
+
+    def _slab(self, view: int, number: int) -> Bytes:
+        slab = self._slabs.get((view, number))
+        if slab is None:
+            layout = self.layouts[view]
+            rows = self._rows_in_slab(layout)
+            outer = slice(number * rows, min((number + 1) * rows, layout.view_shape[0]))
+            slab = layout.block(self.raw(self._views[view].tensor), outer=outer)
+            self._slabs.put((view, number), slab)
+        return slab
+
+    @staticmethod
+    def _rows_in_slab(layout: Layout) -> int:
+        return max(1, SLAB // max(1, layout.row_bytes))
+
+
+class _Recent:
+    """Arrays by key, the least recently used dropped beyond ``limit`` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._size = 0
+        self._items: OrderedDict[tuple[int, int], Bytes] = OrderedDict()
+
+    def get(self, key: tuple[int, int]) -> Bytes | None:
+        item = self._items.get(key)
+        if item is not None:
+            self._items.move_to_end(key)
+        return item
+
+    def put(self, key: tuple[int, int], item: Bytes) -> None:
+        self._items[key] = item
+        self._size += item.nbytes
+        while self._size > self._limit and len(self._items) > 1:
+            self._size -= self._items.popitem(last=False)[1].nbytes
+
+
+def load(tensor: Tensor) -> Bytes:
+    """A tensor's raw bytes, their number checked.
+
+    Raises:
+        IntegrityError: it loads another number of bytes than its type and shape take.
+    """
+    raw = np.asarray(tensor.load())
+    if raw.size != tensor.nbytes:
+        raise IntegrityError(
+            f"tensor {tensor.name!r} has {raw.size:,} bytes, but {tensor.dtype.name} {list(tensor.shape)} takes "
+            f"{tensor.nbytes:,}"
+        )
+    return raw
+
+
+def _bound(view: View, tensors: Sequence[Tensor]) -> Layout:
+    if not 0 <= view.tensor < len(tensors):
+        raise MalformedError(f"a view names tensor {view.tensor} of {len(tensors)}")
+    tensor = tensors[view.tensor]
+    return bind(view.recipe, tensor.dtype, tensor.shape)
