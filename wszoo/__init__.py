@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from wszoo.version import __version__
+
 if TYPE_CHECKING:
     from wszoo.api import Model, Zoo
     from wszoo.errors import WszooError
 
-__version__ = "0.1.0"
 __all__ = ["Model", "WszooError", "Zoo", "__version__"]
 
 

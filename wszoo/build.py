@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-import wszoo
 from wszoo.backends.protocol import BuildJob
 from wszoo.codecs import zstd
 from wszoo.digest import Digest
@@ -23,6 +22,7 @@ from wszoo.schema import model as model_schema
 from wszoo.schema.model import Component, ModelConfig
 from wszoo.schema.plan import SPLICE, SPLICE_BASE, Kind, PlanConfig
 from wszoo.store.models import known_models
+from wszoo.version import __version__
 from wszoo.weights.graph import scalars
 from wszoo.weights.packs import Packer, known_tensors, weights_digest
 
@@ -143,7 +143,7 @@ class _Run:
             assets=assets,
             licence=export.licence,
             options=dict(export.options),
-            provenance={"wszoo": wszoo.__version__, **export.provenance},
+            provenance={"wszoo": __version__, **export.provenance},
         )
         model = self._before.model if _is_same(self._before, config) else None
         model = model or write_model(self._store, config)
@@ -199,7 +199,7 @@ class _Run:
             engine_bytes=component.graph.size + exported.graph.weight_bytes,
             graph=component.graph.digest,
             weights=weights_digest(component.tensors),
-            provenance={"wszoo": wszoo.__version__},
+            provenance={"wszoo": __version__},
         )
         there = next((plan for plan in self._before.plans if _is_plan_for(plan.config, base)), None)
         if there is not None:

@@ -112,23 +112,26 @@ def _load(found: Registry, name: str, package: str, load: Any) -> Plugin:  # noq
             for hook in (manager.hook.wszoo_families, manager.hook.wszoo_backends, manager.hook.wszoo_remotes)
         )
         provides = (
-            *_add(found.families, families, "family"),
-            *_add(found.backends, backends, "backend"),
-            *_add(found.remotes, remotes, "remote"),
+            *_names(found.families, families, "family"),
+            *_names(found.backends, backends, "backend"),
+            *_names(found.remotes, remotes, "remote"),
         )
     except Exception as error:  # noqa: BLE001 - whatever a plugin raises must not take the tool down
         return Plugin(name, package, error=f"{type(error).__name__}: {error}")
     except SystemExit as error:
         return Plugin(name, package, error=f"it called sys.exit({error.code!r})")
+    found.families.update({thing.name: thing for thing in families})
+    found.backends.update({thing.name: thing for thing in backends})
+    found.remotes.update({thing.name: thing for thing in remotes})
     return Plugin(name, package, provides)
 
 
-def _add(table: dict[str, _N], things: Iterable[_N], what: str) -> list[str]:
-    fresh = {thing.name: thing for thing in things}
-    for name in fresh.keys() & table.keys():
-        raise UsageError(f"another plugin already provides the {what} {name!r}")
-    table.update(fresh)
-    return [f"{what} {name}" for name in fresh]
+def _names(table: dict[str, _N], things: Iterable[_N], what: str) -> list[str]:
+    names = [thing.name for thing in things]
+    for name in names:
+        if name in table:
+            raise UsageError(f"another plugin already provides the {what} {name!r}")
+    return [f"{what} {name}" for name in names]
 
 
 def _find(what: str, table: dict[str, _N], name: str, plugins: tuple[Plugin, ...]) -> _N:

@@ -164,7 +164,7 @@ def test_a_missing_rtx_runtime_is_named_with_the_command_that_installs_it():
 
 
 def test_the_nearest_miss_is_the_plan_that_came_furthest():
-    misses = [rtx("8.6"), rtx("8.9"), trt("8.9", os="linux")]
+    misses = [rtx("8.6"), rtx("8.9"), trt("8.9", os="linux"), rtx("7.5"), rtx("8.0"), rtx("12.0"), rtx("12.1")]
     choice = resolve([*misses, portable()], DESKTOP, [ORT], AUTO).choices["unet"]
     assert f"the nearest better plan, {misses[1]}, does not run here" in choice.reason
 
@@ -202,6 +202,19 @@ def test_a_named_gpu_without_a_plan_of_its_own_gets_the_portable_one():
     choice = resolve([rtx("8.9"), portable()], BARE, [], parse_gpu("sm90")).choices["unet"]
     assert choice.device == "cuda"
     assert choice.reason.startswith("portable; needs onnxruntime with CUDA; the nearest better plan, rtx-sm89")
+
+
+def test_a_version_compatible_plan_for_a_named_gpu_says_the_version_that_it_needs():
+    choice = resolve([FORWARD], DESKTOP, EVERYTHING, parse_gpu("RTX 4090")).choices["unet"]
+    assert choice.reason == (
+        "built for this GPU's compute capability, 8.9; needs tensorrt 10.13.0.35 or later on windows"
+    )
+    assert choice.runtime == TRT
+
+
+def test_a_portable_plan_for_a_named_gpu_is_not_loaded_without_cuda():
+    assert resolve([portable()], DESKTOP, [ORT], parse_gpu("RTX 4090")).choices["unet"].runtime is None
+    assert resolve([portable()], DESKTOP, [ORT_CUDA], parse_gpu("RTX 4090")).choices["unet"].runtime == ORT_CUDA
 
 
 def test_a_compute_capability_is_no_exact_product():
@@ -242,6 +255,7 @@ def test_plans_of_fixed_shapes_and_portable_ones_serve_any_profile_but_come_late
     resolution = resolve([portable(), fixed, named], DESKTOP, EVERYTHING, AUTO, profile="hd")
     assert [verdict.candidate for verdict in resolution.verdicts] == [named, fixed, portable()]
     assert resolution.verdicts[1].reason.endswith("is preferred: it has the profile asked for")
+    assert name_taken(resolve([portable(profiles=("sd",))], DESKTOP, EVERYTHING, AUTO, profile="hd")) == "portable"
 
 
 def test_every_component_gets_a_plan_of_its_own():

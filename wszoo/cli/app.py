@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-import wszoo
 from wszoo.errors import WszooError
+from wszoo.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +67,7 @@ class _Verbs(click.Group):
 
 
 @click.group(cls=_Verbs, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(wszoo.__version__, "-V", "--version", message="wszoo %(version)s")
+@click.version_option(__version__, "-V", "--version", message="wszoo %(version)s")
 def app() -> None:
     """Every weight once, one small plan per GPU.
 

@@ -9,6 +9,7 @@ import click
 
 from wszoo.cli.common import Session, common_options
 from wszoo.cli.output import human, print_facts, print_json, print_table
+from wszoo.version import __version__
 
 
 @click.command("doctor")
@@ -20,7 +21,6 @@ def doctor_command(session: Session) -> None:
     Example:
       wszoo doctor --json
     """
-    import wszoo
     from wszoo.api import machine, runtimes
 
     zoo = session.zoo()
@@ -30,7 +30,7 @@ def doctor_command(session: Session) -> None:
     if session.as_json:
         print_json(
             {
-                "wszoo": wszoo.__version__,
+                "wszoo": __version__,
                 "python": sys.version.split()[0],
                 "machine": here,
                 "runtimes": installed,
@@ -40,7 +40,7 @@ def doctor_command(session: Session) -> None:
         return
     print_facts(
         [
-            ("wszoo", f"{wszoo.__version__} on Python {sys.version.split()[0]}, {here.os} {here.arch}"),
+            ("wszoo", f"{__version__} on Python {sys.version.split()[0]}, {here.os} {here.arch}"),
             *((f"GPU {number}", str(gpu)) for number, gpu in enumerate(here.gpus)),
             ("driver", f"{here.driver}, CUDA {here.cuda_driver}" if here.driver else ""),
             ("no GPU" if not here.gpus else "left out", here.problem),

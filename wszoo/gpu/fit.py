@@ -77,8 +77,14 @@ def fit_runtime(target: Target, runtimes: Iterable[Runtime]) -> Runtime | str:
     able = [runtime for runtime in installed if _loads(target, runtime.version)]
     if not able:
         versions = ", ".join(sorted({f"{runtime.backend} {runtime.version}" for runtime in installed}))
-        return f"needs {_needed(target)}, {versions} is installed"
+        return f"needs {needed(target)}, {versions} is installed"
     return max(able, key=lambda runtime: _preference(target, runtime))
+
+
+def needed(target: Target) -> str:
+    """The runtime that a target needs, in words: ``tensorrt 10.13.0.35 or later``."""
+    later = (target.version_compatible and target.backend in _CLASSIC) or target.backend == ONNXRUNTIME
+    return f"{target.backend} {target.version}{' or later' if later else ''}" if target.version else target.backend
 
 
 def fit_platform(target: Target, os: str, arch: str) -> str:
@@ -134,11 +140,6 @@ def _loads(target: Target, installed: str) -> bool:
     if not (target.version_compatible and target.backend in _CLASSIC and have and built >= _FIRST_VERSION_COMPATIBLE):
         return False
     return have >= built if have[0] == built[0] else (built[0], have[0]) in _ACROSS_MAJORS
-
-
-def _needed(target: Target) -> str:
-    later = target.version_compatible and target.backend in _CLASSIC
-    return f"{target.backend} {target.version}{' or later' if later or target.backend == ONNXRUNTIME else ''}"
 
 
 def _how_to_install(backend: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from wszoo.gpu.fit import Tier, fit_gpu, fit_platform, fit_runtime, version_key
+from wszoo.gpu.fit import Tier, fit_gpu, fit_platform, fit_runtime, needed, version_key
 from wszoo.gpu.request import How
 from wszoo.schema.plan import Kind
 
@@ -186,8 +186,8 @@ def _why_accepted(target: Target, tier: Tier, runtime: Runtime | None, situation
     )
     if situation.how is not How.GIVEN:
         return clause
-    needs = f"{target.backend} {target.version}".strip() + (" with CUDA" if tier is Tier.PORTABLE_CUDA else "")
-    return f"{clause}; needs {needs}{f' on {target.os}' if target.os else ''}"
+    where = (" with CUDA" if tier is Tier.PORTABLE_CUDA else "") + (f" on {target.os}" if target.os else "")
+    return f"{clause}; needs {needed(target)}{where}"
 
 
 def _why_cpu(situation: Situation) -> str:

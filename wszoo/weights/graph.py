@@ -95,7 +95,7 @@ def graph_from_model(model: onnx.ModelProto, folder: Path | None = None, *, name
     inner = set(taker.tensors)
     inputs = tuple(_value(value) for value in model.graph.input if value.name not in inner)
     outputs = tuple(_value(value) for value in model.graph.output)
-    model.ClearField("metadata_props")  # exporters leave absolute paths and dates there
+    _drop_notes(model)
     proto = model.SerializeToString(deterministic=True)
     return Graph(proto, tuple(taker.tensors.values()), inputs, outputs)
 
@@ -158,6 +158,18 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
             elif attribute.type == onnx.AttributeProto.GRAPHS:
                 for inner in attribute.graphs:
                     yield from _graphs(inner)
+
+
+def _drop_notes(model: onnx.ModelProto) -> None:
+    """Drop what computes nothing: torch leaves stack traces with absolute paths, which differ from machine to machine."""
+    model.ClearField("metadata_props")
+    model.ClearField("doc_string")
+    for graph in [*_graphs(model.graph), *model.functions]:
+        graph.ClearField("metadata_props")
+        graph.ClearField("doc_string")
+        for node in graph.node:
+            node.ClearField("metadata_props")
+            node.ClearField("doc_string")
 
 
 class _Taker:

@@ -16,13 +16,13 @@ from numpy.lib.stride_tricks import sliding_window_view
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from wszoo.plans.splice.columns import Ints
-    from wszoo.plans.splice.views import Layout, Reader, View
     from wszoo.buffers import Bytes
+    from wszoo.plans.splice.columns import Ints, Mask
+    from wszoo.plans.splice.views import Layout, Reader, View
     from wszoo.weights.tensor import Tensor
 
+Pairs = np.ndarray[tuple[int, int], np.dtype[np.uint64]]
 Keys = np.ndarray[tuple[int], np.dtype[np.uint64]]
-Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
 
 ANCHOR = 16
 MAX_SEGMENT = 4096
@@ -111,7 +111,7 @@ def _sorted(low: Keys, high: Keys, view: Ints, source: Ints) -> Index:
     return Index(mix=mix, view=view, source=source, first_filter=tables[0], second_filter=tables[1])
 
 
-def _anchors(view: int, reader: Reader, row: int) -> Iterator[tuple[Ints, np.ndarray[tuple[int, int], np.dtype[np.uint64]]]]:
+def _anchors(view: int, reader: Reader, row: int) -> Iterator[tuple[Ints, Pairs]]:
     layout = reader.layouts[view]
     if layout.nbytes < ANCHOR:
         return
@@ -137,7 +137,7 @@ def _segment(row: int, total: int) -> int:
     return want // 8 * 8
 
 
-def _flat(gather: Callable[[Ints], Bytes], size: int, row: int, step: int) -> tuple[Ints, np.ndarray[tuple[int, int], np.dtype[np.uint64]]]:
+def _flat(gather: Callable[[Ints], Bytes], size: int, row: int, step: int) -> tuple[Ints, Pairs]:
     starts = (np.arange(0, size, row)[:, None] + np.arange(0, row, step)[None, :]).reshape(-1)
     found_at, found = [], []
     for retry in _RETRIES:
@@ -156,7 +156,7 @@ def _flat(gather: Callable[[Ints], Bytes], size: int, row: int, step: int) -> tu
     return np.concatenate(found_at), np.concatenate(found)
 
 
-def _sliced(view: int, reader: Reader, step: int) -> Iterator[tuple[Ints, np.ndarray[tuple[int, int], np.dtype[np.uint64]]]]:
+def _sliced(view: int, reader: Reader, step: int) -> Iterator[tuple[Ints, Pairs]]:
     layout = reader.layouts[view]
     inner, bits = layout.inner_bytes, layout.target.bits
     every = max(1, step // inner)  # short rows: an anchor in every so many
@@ -177,5 +177,6 @@ def _sliced(view: int, reader: Reader, step: int) -> Iterator[tuple[Ints, np.nda
 def _telling(keys: Keys) -> Mask:
     """Which keys are neither periodic in 1, 2 or 4 bytes nor mostly zero bytes."""
     half = (keys >> np.uint64(32)) == (keys & np.uint64(0xFFFFFFFF))
-    zeros = (np.ascontiguousarray(keys).view(np.uint8).reshape(-1, 8) == 0).sum(axis=1)
-    return ~half & (zeros < 5)  # noqa: PLR2004 - two small 32-bit numbers have five or more
+    zeros: Ints = (np.ascontiguousarray(keys).view(np.uint8).reshape(-1, 8) == 0).sum(axis=1)
+    telling: Mask = ~half & (zeros < 5)  # noqa: PLR2004 - two small 32-bit numbers have five or more
+    return telling

@@ -20,8 +20,8 @@ from wszoo.plans.splice.views import SLAB, Reader
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from wszoo.plans.splice.program import Program
     from wszoo.buffers import Bytes
+    from wszoo.plans.splice.program import Program
     from wszoo.weights.tensor import Tensor
 
     Write = Callable[[memoryview], object]
@@ -206,9 +206,7 @@ class _Literals:
             pipeline.room(size)[:] = self.take(size)
 
 
-def _block(
-    row: list[_Piece], rows: int, pitch: int, reader: Reader, literals: _Literals, pipeline: _Pipeline
-) -> None:
+def _block(row: list[_Piece], rows: int, pitch: int, reader: Reader, literals: _Literals, pipeline: _Pipeline) -> None:
     """A block: whole rows together where they fit a window, else piece by piece; its last row has no tail."""
     together = min(rows - 1, WINDOW // pitch)
     done = 0

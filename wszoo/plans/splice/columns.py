@@ -11,20 +11,22 @@ import numpy as np
 from wszoo.errors import LimitError, MalformedError
 
 Ints = np.ndarray[tuple[int], np.dtype[np.int64]]
+Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
 
-MAX_VALUE = 1 << 41  # zigzag of 2**40: a tebibyte, far above any plan, and far enough from overflow to add 2**21 of them
+MAX_VALUE = (
+    1 << 41
+)  # zigzag of 2**40: a tebibyte, far above any plan, and far enough from overflow to add 2**21 of them
 _MAX_BYTES = 6
 _GROUP = 7
 
 
 def encode(values: Ints) -> bytes:
     """A column of numbers from 0 to ``MAX_VALUE``."""
-    digits = [(values >> shift) & 127 for shift in range(0, _MAX_BYTES * _GROUP, _GROUP)]
-    table = np.stack(digits, axis=1).astype(np.uint8) if len(values) else np.zeros((0, _MAX_BYTES), np.uint8)
-    lengths = 1 + sum(((values >> shift) > 0).astype(np.int64) for shift in range(_GROUP, _MAX_BYTES * _GROUP, _GROUP))
-    place = np.arange(_MAX_BYTES)[None, :]
-    table |= np.where(place < lengths[:, None] - 1, np.uint8(128), np.uint8(0))
-    payload = table[place < lengths[:, None]].tobytes()
+    rests = values[:, None] >> (np.arange(_MAX_BYTES) * _GROUP)
+    more = np.zeros(rests.shape, np.bool_)
+    more[:, :-1] = rests[:, 1:] > 0
+    digits = ((rests & 127) | (more * 128)).astype(np.uint8)
+    payload = digits[(rests > 0) | (np.arange(_MAX_BYTES) == 0)].tobytes()
     return number(len(payload)) + payload
 
 

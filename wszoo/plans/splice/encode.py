@@ -23,8 +23,8 @@ from wszoo.plans.splice.views import Reader, View
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from wszoo.plans.splice.columns import Ints
     from wszoo.buffers import Bytes
+    from wszoo.plans.splice.columns import Ints
     from wszoo.weights.tensor import Tensor
 
 _FINE_BUDGET = 192 << 20  # positions that a fine pass may look at: a second or two
@@ -76,7 +76,10 @@ class _Search:
     def look(self, views: list[View]) -> None:
         """Look for views: at every eighth byte, then more finely in what is left."""
         reader = Reader(self._tensors, views)
-        rows = [anchors.row_length(v, layout, self._tensors[v.tensor]) for v, layout in zip(views, reader.layouts, strict=True)]
+        rows = [
+            anchors.row_length(v, layout, self._tensors[v.tensor])
+            for v, layout in zip(views, reader.layouts, strict=True)
+        ]
         index = anchors.build(views, reader, rows)
         if index is None:
             return

@@ -11,10 +11,10 @@ from numpy.lib.stride_tricks import as_strided
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from wszoo.buffers import Bytes
     from wszoo.plans.splice.columns import Ints
     from wszoo.plans.splice.scan import Cover, Hits
     from wszoo.plans.splice.views import Reader
-    from wszoo.buffers import Bytes
 
 SHORTEST = 24  # a shorter copy costs about as much as its bytes
 MIN_ROWS = 4  # fewer equal steps may be chance; they are taken as separate copies
@@ -83,7 +83,11 @@ def fold(hits: Hits, row_lengths: Ints) -> Runs:
     np.add.at(in_run, starts, 1)
     np.add.at(in_run, starts + counts + 1, -1)
     alone = np.flatnonzero(np.cumsum(in_run[:-1]) == 0)
-    steps = np.add.reduceat(np.append(times, 0), np.stack((starts, starts + counts), 1).reshape(-1))[::2] if len(starts) else starts
+    steps = (
+        np.add.reduceat(np.append(times, 0), np.stack((starts, starts + counts), 1).reshape(-1))[::2]
+        if len(starts)
+        else starts
+    )
     first = np.concatenate((starts, alone))
     none = np.zeros(len(alone), np.int64)
     size = np.concatenate((counts * weight[starts], weight[alone]))
@@ -216,7 +220,9 @@ class Matcher:
         size, end = self._reader.layouts[view].nbytes, len(self._plan)
         before = after = pitch
         known = False
-        some = np.unique(np.linspace(0, rows - 1, min(rows, max(4, min(_SAMPLE, (16 << 20) // pitch)))).astype(np.int64))
+        some = np.unique(
+            np.linspace(0, rows - 1, min(rows, max(4, min(_SAMPLE, (16 << 20) // pitch)))).astype(np.int64)
+        )
         for row in some.tolist():
             ours, there = source + row * stride, target + row * pitch
             if ours >= size or there >= end:
@@ -236,7 +242,16 @@ class Matcher:
         return int(differ.argmax()) if differ.any() else limit
 
     def _rows_equal(
-        self, view: int, source: int, stride: int, target: int, pitch: int, length: int, first: int, way: int, limit: int
+        self,
+        view: int,
+        source: int,
+        stride: int,
+        target: int,
+        pitch: int,
+        length: int,
+        first: int,
+        way: int,
+        limit: int,
     ) -> int:
         """How many rows from ``first`` on, downwards (``way`` 1) or upwards (-1), are equal; at most ``limit``."""
         done, step = 0, 16

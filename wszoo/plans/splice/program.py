@@ -37,7 +37,7 @@ import numpy as np
 
 from wszoo.errors import LimitError, MalformedError
 from wszoo.plans.splice import columns
-from wszoo.plans.splice.columns import Cursor, Ints
+from wszoo.plans.splice.columns import Cursor, Ints, Mask
 from wszoo.plans.splice.views import MAX_PAD, MAX_RANK, Recipe, View, bind
 from wszoo.weights.tensor import dtype_from_onnx, dtype_of
 
@@ -135,9 +135,7 @@ class Program:
         literals = np.frombuffer(cursor.take(n_literals), np.uint8)
         if cursor.left:
             raise MalformedError(f"a splice program is followed by {cursor.left:,} bytes of garbage")
-        program = cls(
-            views=views, sizes=sizes, blocks=blocks, pieces=pieces, literals=literals, plan_size=plan_size
-        )
+        program = cls(views=views, sizes=sizes, blocks=blocks, pieces=pieces, literals=literals, plan_size=plan_size)
         _check_ranges(program)
         return program
 
@@ -248,7 +246,7 @@ def _is_first_use(view: Ints) -> Ints:
     return fresh
 
 
-def _piece_places(blocks: Blocks) -> tuple[Ints, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+def _piece_places(blocks: Blocks) -> tuple[Ints, Mask]:
     """Index of each block's first piece, and which pieces belong to blocks of several rows."""
     return blocks.first[:-1], np.repeat(blocks.rows > 1, np.diff(blocks.first))
 
@@ -258,7 +256,7 @@ def _row_ends(blocks: Blocks, pieces: Pieces) -> Ints:
     return pieces.column[last] + pieces.length[last]
 
 
-def _by_view(view: Ints) -> tuple[Ints, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+def _by_view(view: Ints) -> tuple[Ints, Mask]:
     order = np.argsort(view, kind="stable")
     return order, np.diff(view[order], prepend=-1) != 0
 
@@ -280,7 +278,7 @@ def _sum_by_view(view: Ints, step: Ints, length: Ints) -> Ints:
     before = (total - (step + length)[order])[opens]
     starts = np.flatnonzero(opens)
     counts = np.diff(np.concatenate((starts, [len(view)])))
-    result = np.empty_like(total)
+    result: Ints = np.empty_like(total)
     result[order] = total - np.repeat(before, counts) - length[order]
     return result
 
@@ -302,6 +300,6 @@ def _check_ranges(program: Program) -> None:
         raise MalformedError(f"a splice program makes {total:,} bytes of a plan of {program.plan_size:,}")
 
 
-def _require(holds: bool, defect: str) -> None:  # noqa: FBT001 - reads as a sentence
+def _require(holds: bool, defect: str) -> None:
     if not holds:
         raise MalformedError(f"a splice program {defect}")

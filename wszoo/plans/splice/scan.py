@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from wszoo.buffers import Bytes
     from wszoo.plans.splice.columns import Ints
 
-_GRAINS = (16, 64)  # bytes of plan for each flag of a cover: fine enough for rows that begin anywhere, coarse from here:
+_GRAINS = (
+    16,
+    64,
+)  # bytes of plan for each flag of a cover: fine enough for rows that begin anywhere, coarse from here:
 _COARSE = 2 << 30
 REGION = 4 << 20  # bytes of plan searched at a time; at least four rows of the widest matrices are in one
 _CHUNK = 1 << 19  # bytes looked at in one go: keys and slots stay in the second-level cache

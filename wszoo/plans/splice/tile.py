@@ -227,7 +227,13 @@ def _bands(rectangles: list[_Rectangle], origin: int, pitch: int) -> Iterator[Bl
     for top, bottom in zip(rows, rows[1:], strict=False):
         inside = np.flatnonzero((tops <= top) & (bottoms >= bottom)).tolist()
         parts = [
-            Part(column=r.left, view=r.view, source=r.source + (top - r.top) * r.stride, stride=r.stride, length=r.right - r.left)
+            Part(
+                column=r.left,
+                view=r.view,
+                source=r.source + (top - r.top) * r.stride,
+                stride=r.stride,
+                length=r.right - r.left,
+            )
             for r in (rectangles[i] for i in inside)
         ]
         yield from _band(_disjoint(parts), origin + top * pitch, bottom - top, pitch)

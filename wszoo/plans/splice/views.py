@@ -171,7 +171,8 @@ class Layout:
         np.right_shift(packed, 4, out=pairs[..., 1])
         skip = low % 2
         turned = np.ascontiguousarray(pairs.reshape(packed.shape[0], -1)[:, skip : skip + high - low].T)
-        return (turned[:, 0::2] | (turned[:, 1::2] << 4)).reshape(-1)
+        turned[:, 0::2] |= turned[:, 1::2] << 4
+        return turned[:, 0::2].reshape(-1)
 
 
 def _unit(dtype: DType) -> np.dtype[Any]:
@@ -237,9 +238,7 @@ def _checked_pad(pad: tuple[int, int] | None, shape: tuple[int, ...]) -> tuple[i
     return pad
 
 
-def _merge(
-    shape: tuple[int, ...], order: tuple[int, ...], pinned: int
-) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+def _merge(shape: tuple[int, ...], order: tuple[int, ...], pinned: int) -> tuple[tuple[int, ...], tuple[int, ...], int]:
     """Drop axes of length 1 and merge axes that stay neighbours; the ``pinned`` axis stays on its own."""
     groups: list[list[int]] = []
     kept = [axis for axis in range(len(shape)) if shape[axis] != 1 or axis == pinned]

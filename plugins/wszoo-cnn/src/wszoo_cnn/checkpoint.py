@@ -11,6 +11,7 @@ import msgspec
 from wszoo.errors import BuildError, MalformedError, MissingExtraError, NotFoundError, UsageError
 from wszoo.families.sources import read_asset
 from wszoo.families.torch_export import require_torch
+from wszoo.names import is_portable_file_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -73,10 +74,14 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         NotFoundError: there are none.
         UsageError: there are only pickles, which run code when they are loaded.
+        MalformedError: an index that lists files elsewhere.
     """
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        names = sorted(set(read_json(index).get("weight_map", {}).values()))
+        names = sorted({str(name) for name in (read_json(index).get("weight_map") or {}).values()})
+        for name in names:
+            if not is_portable_file_name(name):
+                raise MalformedError(f"{index} lists {name!r}, which is not a file's name")
         missing = [name for name in names if not (folder / name).is_file()]
         if missing:
             raise NotFoundError(f"{folder} lacks {named(missing)}, which {index.name} lists")

@@ -1,0 +1,61 @@
+# Every target makes what it needs; a fresh machine needs python3 (3.11 or later), make and a C compiler.
+PYTHON ?= python3
+BUILD := build
+# demo is light (no torch, under 250 MB to download); dev has everything that tests and benchmarks use.
+DEMO := $(BUILD)/venv-demo
+DEV := $(BUILD)/venv-dev
+PIP_FLAGS := --quiet --disable-pip-version-check --constraint constraints.txt
+PY := $(DEV)/bin/python
+
+.PHONY: demo test check format lint types imports docs-check zoo zoo-check zoo-train bench clean
+
+demo: $(DEMO)/.done  ## pull a model from the sample zoo, run it, assemble a plan for another GPU
+	$(DEMO)/bin/python examples/demo.py
+
+test: $(DEV)/.done  ## all tests
+	$(PY) -m pytest
+
+check: format lint types imports test  ## everything that CI checks
+
+format: $(DEV)/.done
+	$(DEV)/bin/ruff format --check .
+
+lint: $(DEV)/.done
+	$(DEV)/bin/ruff check .
+
+types: $(DEV)/.done
+	$(DEV)/bin/mypy
+	$(DEV)/bin/mypy plugins/wszoo-echo/src
+	$(DEV)/bin/mypy plugins/wszoo-cnn/src
+
+imports: $(DEV)/.done
+	$(DEV)/bin/lint-imports
+
+zoo: $(DEV)/.done  ## rebuild the sample zoo from its recipes
+	$(PY) store/recipes/build.py store
+
+zoo-check: $(DEV)/.done  ## rebuild the sample zoo elsewhere and compare every digest
+	$(PY) store/recipes/check.py store
+
+zoo-train: $(DEV)/.done  ## train the sample zoo's models again from their seeds
+	$(PY) store/recipes/digits-cnn/train.py
+	$(PY) store/recipes/digit-writer/train.py
+
+bench: $(DEV)/.done  ## print the benchmark tables (minutes, several GB of disk)
+	$(PY) benchmarks/run.py
+
+$(DEMO)/.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DEMO)
+	$(DEMO)/bin/python -m pip install $(PIP_FLAGS) --editable ".[ort]"
+	touch $@
+
+# torch comes first and alone: its version with CPU kernels only is found by pip under this exact number.
+$(DEV)/.done: pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
+	$(PYTHON) -m venv $(DEV)
+	$(PY) -m pip install $(PIP_FLAGS) torch==2.13.0
+	$(PY) -m pip install $(PIP_FLAGS) --editable ".[ort,rtx,torch,dev,bench]" \
+		--editable plugins/wszoo-echo --editable "plugins/wszoo-cnn[test]"
+	touch $@
+
+clean:
+	rm -rf $(BUILD)

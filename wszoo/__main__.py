@@ -1,0 +1,5 @@
+"""``python -m wszoo``."""
+
+from wszoo.cli import main
+
+main()
