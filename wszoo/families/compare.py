@@ -27,6 +27,8 @@ class Tolerance:
     atol: float
 
 
+_SAMPLE = 4096
+
 # Both sides compute in the given precision, in another order: an error is some tens of units in the last place
 # (2^-24 = 6e-8, 2^-11 = 5e-4, 2^-8 = 4e-3), and grows with depth.
 TOLERANCES = {
@@ -44,11 +46,33 @@ class Comparison:
         tolerance: what was allowed.
         cases: how many sets of inputs were run.
         max_abs_error: the greatest difference of all outputs in all cases, by output.
+        samples: the first numbers of each output in the case before.
+        varied: some output changed from one case to the next by more than the tolerance.
     """
 
     tolerance: Tolerance
     cases: int = 0
     max_abs_error: Mapping[str, float] = field(default_factory=dict)
+    samples: Mapping[str, NDArray[np.float64]] = field(default_factory=dict, repr=False, compare=False)
+    varied: bool = False
+
+    def require_meaning(self, name: str) -> None:
+        """Refuse a comparison that any export would have passed.
+
+        Untrained networks with batch norms at their start values fade out: an EfficientNet's logits are 1e-30 plus the
+        bias whatever goes in, and a wrong trunk would look right.
+
+        Raises:
+            BuildError: no case, or no output depends on the inputs by more than the tolerance.
+        """
+        if not self.cases:
+            raise BuildError(f"{name!r} was compared on no inputs at all")
+        if self.cases > 1 and not self.varied:
+            raise BuildError(
+                f"comparing {name!r} proves nothing: on {self.cases} different inputs, "
+                "no output changed by more than the tolerance",
+                hint="are the weights trained? Scale seeded weights so that signals do not fade out",
+            )
 
     def as_options(self) -> dict[str, str]:
         """As entries for :attr:`wszoo.families.protocol.Export.options`."""
@@ -74,18 +98,27 @@ def compare_outputs(
     Raises:
         BuildError: they differ in shape or by more than the tolerance, or a number is not finite.
     """
-    errors = dict(before.max_abs_error)
+    errors, samples, varied = dict(before.max_abs_error), {}, before.varied
     for output, expected in theirs.items():
-        error = _error(ours[output], expected, before.tolerance, f"the output {output!r} of {name!r}")
+        error, allowed = _error(ours[output], expected, before.tolerance, f"the output {output!r} of {name!r}")
         errors[output] = max(error, errors.get(output, 0.0))
-    return replace(before, cases=before.cases + 1, max_abs_error=errors)
+        samples[output] = expected.reshape(-1)[:_SAMPLE].astype(np.float64)
+        varied = varied or _differ(samples[output], before.samples.get(output), allowed)
+    return replace(before, cases=before.cases + 1, max_abs_error=errors, samples=samples, varied=varied)
 
 
-def _error(ours: NDArray[Any], theirs: NDArray[Any], tolerance: Tolerance, what: str) -> float:
+def _differ(now: NDArray[np.float64], before: NDArray[np.float64] | None, allowed: float) -> bool:
+    if before is None:
+        return False
+    common = min(len(now), len(before))
+    return bool(common) and float(np.abs(now[:common] - before[:common]).max()) > allowed
+
+
+def _error(ours: NDArray[Any], theirs: NDArray[Any], tolerance: Tolerance, what: str) -> tuple[float, float]:
     if ours.shape != theirs.shape:
         raise BuildError(f"{what} has the shape {list(ours.shape)}, and {list(theirs.shape)} in torch")
     if not theirs.size:
-        return 0.0
+        return 0.0, tolerance.atol
     got, want = ours.astype(np.float64), theirs.astype(np.float64)
     for numbers, whose in ((want, "in torch"), (got, "in ONNX Runtime")):
         if not np.isfinite(numbers).all():
@@ -101,4 +134,4 @@ def _error(ours: NDArray[Any], theirs: NDArray[Any], tolerance: Tolerance, what:
             f"({tolerance.atol:g} + {tolerance.rtol:g} * {float(np.abs(want).max()):.3g})",
             hint="the export is wrong and was not published",
         )
-    return error
+    return error, allowed

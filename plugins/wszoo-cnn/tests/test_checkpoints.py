@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from wszoo.families.protocol import ExportRequest
 
-Make = "Callable[..., ExportRequest]"
+    Make = Callable[..., ExportRequest]
 
 
 @pytest.fixture

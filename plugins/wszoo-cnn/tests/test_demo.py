@@ -95,7 +95,8 @@ def test_truncated_image_is_refused(model: LocalModel, picture: Path) -> None:
     "change",
     [
         {"crop": [100000, 100000]},
-        {"resize": -1},
+        {"shortest_edge": -1},
+        {"resize": [1, 2, 3]},
         {"std": [0.0, 1.0, 1.0]},
         {"mean": [1.0]},
         {"interpolation": "magic"},

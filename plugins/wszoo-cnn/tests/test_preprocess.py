@@ -56,8 +56,8 @@ def test_same_pixels_as_transformers(
 
 
 def test_resized_keeps_the_part_that_the_crop_sees() -> None:
-    how = Preprocess(resize=256, crop=(224, 224)).resized(112, 112)
-    assert (how.resize, how.crop) == (128, (112, 112))
+    how = Preprocess(shortest_edge=256, crop=(224, 224)).resized(112, 112)
+    assert (how.shortest_edge, how.crop) == (128, (112, 112))
     assert Preprocess(resize=(32, 32), crop=None).resized(48, 64).size == (48, 64)
 
 

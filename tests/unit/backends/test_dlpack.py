@@ -1,11 +1,10 @@
 import ml_dtypes
 import numpy as np
 import pytest
+import torch
 
 from wszoo.backends import dlpack
 from wszoo.errors import UsageError
-
-torch = pytest.importorskip("torch")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "float64", "int8", "uint8", "int64", "bool"])

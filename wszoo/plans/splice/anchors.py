@@ -7,6 +7,7 @@ not look like zeros, a constant or small numbers, which would be found everywher
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
     from wszoo.buffers import Bytes
     from wszoo.plans.splice.columns import Ints, Mask
-    from wszoo.plans.splice.views import Layout, Reader, View
-    from wszoo.weights.tensor import Tensor
+    from wszoo.plans.splice.reader import Reader
+    from wszoo.plans.splice.views import Layout
 
 Pairs = np.ndarray[tuple[int, int], np.dtype[np.uint64]]
 Keys = np.ndarray[tuple[int], np.dtype[np.uint64]]
@@ -28,6 +29,7 @@ ANCHOR = 16
 MAX_SEGMENT = 4096
 MIN_SEGMENT = 32
 _SEGMENTS = 64  # anchors that even a small tensor should have, so that parts of it are found
+_ROWS = 4096  # short rows up to this many have an anchor each, so that they are found in any order
 _RETRIES = (0, 16, 48, 112, 240, 752, 2032)  # places in a segment that are tried for an anchor
 _MATERIALISE = 64 << 20  # views that can only be indexed by computing them whole are skipped above this
 _CANDIDATES = 4  # views kept for one anchor; more would not be told apart anyway
@@ -60,30 +62,27 @@ def mixed(low: Keys, high: Keys) -> Keys:
     return (low ^ ((high << np.uint64(31)) | (high >> np.uint64(33)))) * _SCRAMBLE[1]
 
 
-def row_length(view: View, layout: Layout, tensor: Tensor) -> int:
-    """Bytes in the view's natural row: its last axis, with outer ones as long as that stays under a segment."""
+def row_length(layout: Layout, shape: tuple[int, ...]) -> int:
+    """Bytes in a view's natural row: its last axis (or that of the tensor's ``shape``), with outer ones if too short."""
     if not layout.is_stored:
-        dimensions: Sequence[int] = layout.view_shape
-    else:
-        dimensions = tensor.shape or (1,)
-    size = dimensions[-1] * layout.target.bits // 8
-    for length in reversed(dimensions[:-1]):
+        shape = layout.view_shape
+    size = math.prod(shape[-1:]) * layout.target.bits // 8
+    for length in reversed(shape[:-1]):
         if size >= MIN_SEGMENT:
             break
         size *= length
     return max(1, size)
 
 
-def build(views: Sequence[View], reader: Reader, rows: Sequence[int]) -> Index | None:
+def build(reader: Reader, rows: Sequence[int]) -> Index | None:
     """Index views; ``None`` where no view has an anchor.
 
     Args:
-        views: what to index.
-        reader: reads them.
+        reader: reads the views, all of which are indexed.
         rows: their natural row lengths in bytes.
     """
     keys, number, source = [], [], []
-    for view in range(len(views)):
+    for view in range(len(reader.layouts)):
         for offsets, pairs in _anchors(view, reader, rows[view]):
             keys.append(pairs)
             number.append(np.full(len(offsets), view, np.int64))
@@ -129,7 +128,7 @@ def _segment(row: int, total: int) -> int:
     """Distance of anchors: a whole number of rows, or an even part of one."""
     want = min(max(total // _SEGMENTS, MIN_SEGMENT), MAX_SEGMENT)
     if row <= want:
-        return row * (want // row)
+        return row * (want // row) if total > row * _ROWS else row
     fewest = -(-row // want)
     for parts in range(fewest + fewest % 2, 4 * fewest, 2):
         if row % (parts * 8) == 0:

@@ -15,7 +15,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from wszoo.digest import Digest
 from wszoo.errors import StorageError
-from wszoo.plans.splice.views import SLAB, Reader
+from wszoo.plans.splice.reader import SLAB, Reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

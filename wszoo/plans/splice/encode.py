@@ -3,11 +3,11 @@
 1. The usual views of all tensors, looked for at every eighth byte of the plan.
 2. The same at every byte of what is left.
 3. All other views of the tensors that were not found, in what is left.
-4. Long runs of a constant need no tensor: zstd makes nothing of them.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,20 +15,22 @@ import numpy as np
 from wszoo.plans.splice import anchors
 from wszoo.plans.splice.match import Copy, Matcher, fold
 from wszoo.plans.splice.program import Blocks, Pieces, Program
+from wszoo.plans.splice.reader import Reader
 from wszoo.plans.splice.recipes import common, rare
 from wszoo.plans.splice.scan import REGION, Cover, scan
 from wszoo.plans.splice.tile import Block, tile
-from wszoo.plans.splice.views import Reader, View
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from wszoo.buffers import Bytes
     from wszoo.plans.splice.columns import Ints
+    from wszoo.plans.splice.views import View
     from wszoo.weights.tensor import Tensor
 
 _FINE_BUDGET = 192 << 20  # positions that a fine pass may look at: a second or two
 _ENOUGH = 512  # bytes of gaps below which no further pass is worth its time
+_PASSES = 4
 _FOUND = 0.9  # share of a tensor's bytes that makes it found
 
 
@@ -44,8 +46,8 @@ def encode(
     Args:
         plan: the plan's bytes, usually mapped from a file; read in windows.
         tensors: the weights; each ``load()`` is called several times.
-        scales: scalars of the graph that a builder may fold into weights, see :class:`~wszoo.plans.splice.recipes.Scale`.
-        progress: called with bytes looked at and bytes to look at, pass by pass.
+        scales: scalars of the graph that a builder may fold into weights, as :class:`~wszoo.plans.splice.Scale`.
+        progress: called with bytes done and the plan's size, as if all passes were one.
 
     Returns:
         A program that :func:`wszoo.plans.splice.apply` turns back into exactly ``plan``; where nothing is found, all
@@ -56,9 +58,7 @@ def encode(
     """
     search = _Search(np.asarray(plan), tensors, progress or (lambda _done, _total: None))
     search.look(common(tensors))
-    missing = search.missing()
-    if missing:
-        search.look(rare(tensors, missing, scales))
+    search.look(rare(tensors, search.missing(), scales))
     return _program(search.plan, tensors, search.views, tile(search.copies))
 
 
@@ -71,57 +71,48 @@ class _Search:
         self.copies: list[Copy] = []
         self._tensors = tensors
         self._progress = progress
+        self._passes = 0
         self._cover = Cover(len(plan))
 
     def look(self, views: list[View]) -> None:
         """Look for views: at every eighth byte, then more finely in what is left."""
         reader = Reader(self._tensors, views)
         rows = [
-            anchors.row_length(v, layout, self._tensors[v.tensor])
-            for v, layout in zip(views, reader.layouts, strict=True)
+            anchors.row_length(layout, self._tensors[view.tensor].shape)
+            for view, layout in zip(views, reader.layouts, strict=True)
         ]
-        index = anchors.build(views, reader, rows)
-        if index is None:
-            return
+        index = anchors.build(reader, rows) if self._cover.left >= _ENOUGH else None
         matcher = Matcher(self.plan, reader, rows, self._cover)
         self._pass(index, matcher, np.array(rows, np.int64), 8)
         fine = next((step for step in (1, 2) if self._cover.left // step <= _FINE_BUDGET), 4)
         self._pass(index, matcher, np.array(rows, np.int64), fine)
         self.views += views
 
-    def _pass(self, index: anchors.Index, matcher: Matcher, rows: Ints, step: int) -> None:
-        if self._cover.left < _ENOUGH:
-            return
-        for start in range(0, len(self.plan), REGION):
-            stop = min(start + REGION, len(self.plan))
-            if gaps := self._cover.gaps(start, stop):
-                hits = scan(self.plan, gaps, index, step=step)
-                self.copies += (_renumbered(copy, len(self.views)) for copy in matcher.match(fold(hits, rows)))
-            self._progress(stop, len(self.plan))
+    def _pass(self, index: anchors.Index | None, matcher: Matcher, rows: Ints, step: int) -> None:
+        size = len(self.plan)
+        if index is not None and self._cover.left >= _ENOUGH:
+            for start in range(0, size, REGION):
+                stop = min(start + REGION, size)
+                if gaps := self._cover.gaps(start, stop):
+                    hits = scan(self.plan, gaps, index, step=step)
+                    found = matcher.match(fold(hits, rows))
+                    self.copies += (replace(copy, view=copy.view + len(self.views)) for copy in found)
+                self._progress((self._passes * size + stop) // _PASSES, size)
+        self._passes += 1
+        self._progress(self._passes * size // _PASSES, size)
 
     def missing(self) -> list[int]:
         """Tensors that have not been found and would fit what is left."""
         left = self._cover.left
         found = np.zeros(len(self._tensors), np.int64)
-        for copy in self.copies:
-            found[self.views[copy.view].tensor] += copy.nbytes
+        for block in tile(self.copies):
+            for part in block.parts:
+                found[self.views[part.view].tensor] += block.rows * part.length
         return [
             i
             for i, tensor in enumerate(self._tensors)
             if found[i] < _FOUND * tensor.nbytes and tensor.nbytes // 4 <= left and left >= _ENOUGH
         ]
-
-
-def _renumbered(copy: Copy, by: int) -> Copy:
-    return Copy(
-        view=copy.view + by,
-        source=copy.source,
-        stride=copy.stride,
-        target=copy.target,
-        pitch=copy.pitch,
-        rows=copy.rows,
-        length=copy.length,
-    )
 
 
 def _program(plan: Bytes, tensors: Sequence[Tensor], views: Sequence[View], blocks: list[Block]) -> Program:

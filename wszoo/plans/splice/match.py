@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,23 +12,25 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from wszoo.buffers import Bytes
-    from wszoo.plans.splice.columns import Ints
+    from wszoo.plans.splice.columns import Ints, Mask
+    from wszoo.plans.splice.reader import Reader
     from wszoo.plans.splice.scan import Cover, Hits
-    from wszoo.plans.splice.views import Reader
 
 SHORTEST = 24  # a shorter copy costs about as much as its bytes
-MIN_ROWS = 4  # fewer equal steps may be chance; they are taken as separate copies
-MAX_RUNS = 50_000  # a pass looks at the largest so many; scattered scraps beyond are not worth their copies
-_CHANCE = 16  # bytes beyond a row's end that may be equal by chance
-_CHUNK = 4 << 20
-_MAX_PITCH = 4 << 20
-_SAMPLE = 32
+_MIN_ROWS = 4  # fewer equal steps may be chance; they are taken as separate copies
+_PARTS = 4  # columns that rows are expected to be cut into at most
+_MAX_RUNS = 2048  # the largest of a region; more would be scraps of under 2 KB, and hours for a plan made of them
 _MAX_BREAKS = 256  # copies that one run may fall into before it is given up as chance
+_MAX_PITCH = 4 << 20
+_CHANCE = 16  # bytes beyond a row's end that may be equal by chance
+_CHUNK = 4 << 20  # bytes compared at a time
+_SAMPLE = 32  # rows that tell how wide a run is
+_SAMPLE_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copy:
-    """``rows`` runs of ``length`` bytes from a view (every ``stride``) to the plan (every ``pitch``); all verified."""
+    """``rows`` runs of ``length`` bytes from a view (every ``stride`` bytes) to the plan (every ``pitch`` bytes)."""
 
     view: int
     source: int
@@ -48,64 +50,76 @@ class Copy:
         """Bytes copied."""
         return self.rows * self.length
 
+    def from_row(self, row: int, rows: int) -> Copy:
+        """``rows`` rows of the same lines, from ``row`` on, which may be negative."""
+        return replace(self, source=self.source + row * self.stride, target=self.target + row * self.pitch, rows=rows)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Runs:
-    """Columns over runs, the largest first: a view's offset and its step, the plan's offset and its step, steps + 1."""
-
-    view: Ints
-    source: Ints
-    stride: Ints
-    target: Ints
-    pitch: Ints
-    rows: Ints
+    def widened(self, before: int, after: int) -> Copy:
+        """Rows that begin ``before`` bytes earlier and end ``after`` bytes behind the present start."""
+        return replace(self, source=self.source - before, target=self.target - before, length=before + after)
 
 
-def fold(hits: Hits, row_lengths: Ints) -> Runs:
-    """Fold hits into runs: first hits at one distance between plan and view, then such strips at equal steps."""
+def fold(hits: Hits, row_lengths: Ints) -> list[Copy]:
+    """Fold hits into runs, as copies whose length is not known yet (0), the best founded first.
+
+    Hits at one distance between plan and view make a strip; strips at equal steps make a run.
+
+    Args:
+        hits: where anchors were found.
+        row_lengths: bytes in each view's natural row.
+    """
     order = np.lexsort((hits.target, hits.view))
     view, source, target = hits.view[order], hits.source[order], hits.target[order]
     opens = _changes(view, target - source)
     weight = np.diff(np.append(np.flatnonzero(opens), len(view)))
     view, source, target = view[opens], source[opens], target[opens]
-    same, stride, pitch = view[1:] == view[:-1], np.diff(source), np.diff(target)
-    # Where rows between two hits had no hit of their own, the step is a multiple of the row's.
-    row = row_lengths[view[1:]] if len(view) else view
-    times = np.where(stride % row == 0, stride // row, 1)
-    times = np.where((times > 1) & (pitch % np.maximum(times, 1) == 0), times, 1)
-    stride, pitch = stride // times, pitch // times
-    links = _changes(view[1:], stride, pitch) | ~same
-    starts = np.flatnonzero(links)
-    counts = np.diff(np.append(starts, len(links)))
-    good = same[starts] & (stride[starts] >= 0) & (counts >= MIN_ROWS - 1)
+    stride, pitch, times = _steps(source, target, row_lengths[view])
+    same = view[1:] == view[:-1]
+    starts = np.flatnonzero(_changes(view[1:], stride, pitch) | ~same)
+    counts = np.diff(np.append(starts, len(same)))
+    good = same[starts] & (stride[starts] >= 0) & (counts >= _MIN_ROWS - 1)
     starts, counts = starts[good], counts[good]
-    in_run = np.zeros(len(view) + 1, np.int64)
-    np.add.at(in_run, starts, 1)
-    np.add.at(in_run, starts + counts + 1, -1)
-    alone = np.flatnonzero(np.cumsum(in_run[:-1]) == 0)
-    steps = (
-        np.add.reduceat(np.append(times, 0), np.stack((starts, starts + counts), 1).reshape(-1))[::2]
-        if len(starts)
-        else starts
-    )
-    first = np.concatenate((starts, alone))
-    none = np.zeros(len(alone), np.int64)
-    size = np.concatenate((counts * weight[starts], weight[alone]))
-    best = np.argsort(-size, kind="stable")[:MAX_RUNS]
-    return Runs(
-        view=view[first][best],
-        source=source[first][best],
-        target=target[first][best],
-        stride=np.concatenate((stride[starts], none))[best],
-        pitch=np.concatenate((pitch[starts], none))[best],
-        rows=np.concatenate((steps, none))[best] + 1,
-    )
+    before = np.concatenate(([0], np.cumsum(times)))
+    runs = (view[starts], source[starts], stride[starts], target[starts], pitch[starts])
+    run_rows = before[starts + counts] - before[starts] + 1
+    alone = np.flatnonzero(~_within(starts, counts + 1, len(view)))
+    zeros = np.zeros(len(alone), np.int64)
+    strips = (view[alone], source[alone], zeros, target[alone], zeros)
+    columns = [np.concatenate(pair) for pair in zip(runs, strips, strict=True)]
+    rows = np.concatenate((run_rows, zeros + 1))
+    best = np.argsort(-np.concatenate((counts * weight[starts], weight[alone])), kind="stable")[:_MAX_RUNS]
+    table = zip(*(column[best].tolist() for column in (*columns, rows)), strict=True)
+    return [
+        Copy(view=view, source=source, stride=stride, target=target, pitch=pitch, rows=rows, length=0)
+        for view, source, stride, target, pitch, rows in table
+    ]
 
 
-def _changes(*columns: Ints) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _steps(source: Ints, target: Ints, row: Ints) -> tuple[Ints, Ints, Ints]:
+    """Steps in the view and the plan from strip to strip, and how many rows each spans.
+
+    Where rows between two strips had no hit of their own, the step is a multiple of the row's.
+    """
+    stride, pitch, row = np.diff(source), np.diff(target), row[1:]
+    times = np.where((stride > row) & (stride % row == 0), stride // row, 1)
+    times = np.where((pitch % times == 0) & (pitch // times >= row // _PARTS), times, 1)
+    return stride // times, pitch // times, times
+
+
+def _changes(*columns: Ints) -> Mask:
+    """Where any of the columns differs from the row above; the first row always does."""
     changed = np.ones(len(columns[0]), np.bool_)
     changed[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
     return changed
+
+
+def _within(starts: Ints, counts: Ints, size: int) -> Mask:
+    """Which of ``size`` places lie in one of the given ranges."""
+    depth = np.zeros(size + 1, np.int64)
+    np.add.at(depth, starts, 1)
+    np.add.at(depth, starts + counts, -1)
+    inside: Mask = np.cumsum(depth[:-1]) > 0
+    return inside
 
 
 class Matcher:
@@ -121,150 +135,143 @@ class Matcher:
     def __init__(self, plan: Bytes, reader: Reader, row_lengths: Sequence[int], cover: Cover) -> None:
         self._plan = plan
         self._reader = reader
-        self._rows = row_lengths
+        self._row_lengths = row_lengths
         self._cover = cover
 
-    def match(self, runs: Runs) -> list[Copy]:
-        """All copies that runs grow into."""
+    def match(self, runs: Sequence[Copy]) -> list[Copy]:
+        """The copies that runs grow into, every byte of them compared."""
         found: list[Copy] = []
-        columns = (runs.view, runs.source, runs.stride, runs.target, runs.pitch, runs.rows)
-        for view, source, stride, target, pitch, rows in zip(*(column.tolist() for column in columns), strict=True):
-            if self._cover.holds(target) and self._cover.holds(target + (rows - 1) * pitch):
+        for run in runs:
+            if self._cover.holds(run.target) and self._cover.holds(run.target + (run.rows - 1) * run.pitch):
                 continue
-            if rows >= MIN_ROWS and pitch <= _MAX_PITCH:
-                copies = self._strided(view, source, stride, target, pitch, rows)
+            if run.rows >= _MIN_ROWS and run.pitch <= _MAX_PITCH:
+                copies = self._strided(run)
             else:
-                copies = [
-                    self._contiguous(view, source + row * stride, target + row * pitch)
-                    for row in range(min(rows, MIN_ROWS) if pitch else 1)
-                ]
+                copies = [self._contiguous(run.from_row(row, 1)) for row in range(min(run.rows, _MIN_ROWS))]
             for copy in copies:
                 if copy.length >= SHORTEST:
                     self._cover.mark(copy.target, copy.pitch, copy.rows, copy.length)
                     found.append(copy)
         return found
 
-    def _contiguous(self, view: int, source: int, target: int) -> Copy:
-        size = self._reader.layouts[view].nbytes
-        ahead = self._forward(view, source, target, min(size - source, len(self._plan) - target))
-        behind = self._backward(view, source, target, min(source, target)) if ahead else 0
-        row = self._rows[view]
-        past, before = (source + ahead) % row, (behind - source) % row
-        if past < _CHANCE and source + ahead < size and past < ahead:
+    def _contiguous(self, seed: Copy) -> Copy:
+        size, row = self._reader.layouts[seed.view].nbytes, self._row_lengths[seed.view]
+        ahead = self._ahead(seed, min(size - seed.source, len(self._plan) - seed.target))
+        behind = self._behind(seed, min(seed.source, seed.target)) if ahead else 0
+        # Equal by chance beyond a row's end, these bytes would hide the start of what really follows.
+        past, early = (seed.source + ahead) % row, (behind - seed.source) % row
+        if past < min(_CHANCE, ahead) and seed.source + ahead < size:
             ahead -= past
-        if before < _CHANCE and behind < source and before < behind:
-            behind -= before
-        return Copy(
-            view=view, source=source - behind, stride=0, target=target - behind, pitch=0, rows=1, length=ahead + behind
-        )
+        if early < min(_CHANCE, behind) and behind < seed.source:
+            behind -= early
+        return replace(seed.widened(behind, ahead), stride=0, pitch=0)
 
-    def _forward(self, view: int, source: int, target: int, limit: int) -> int:
+    def _ahead(self, seed: Copy, limit: int) -> int:
+        """Bytes equal from the seed on, at most ``limit``; stops early where the plan is explained already."""
         done, step = 0, 4096
-        while done < limit:
+        while done < limit and not (done and self._cover.holds(seed.target + done)):
             size = min(step, limit - done)
-            ours = self._reader.read(view, source + done, source + done + size)
-            differ = ours != self._plan[target + done : target + done + size]
-            if differ.any():
-                return done + int(differ.argmax())
+            equal = self._equal(seed, done, size)
+            if equal < size:
+                return done + equal
             done, step = done + size, min(step * 4, _CHUNK)
-            if done < limit and self._cover.holds(target + done):
-                break
         return done
 
-    def _backward(self, view: int, source: int, target: int, limit: int) -> int:
+    def _behind(self, seed: Copy, limit: int) -> int:
+        """Bytes equal before the seed, as for :meth:`_ahead`."""
         done, step = 0, 256
-        while done < limit:
+        while done < limit and not (done and self._cover.holds(seed.target - done - 1)):
             size = min(step, limit - done)
-            ours = self._reader.read(view, source - done - size, source - done)
-            differ = ours != self._plan[target - done - size : target - done]
-            if differ.any():
-                return done + int(differ[::-1].argmax())
+            equal = self._equal_before(seed, done, size)
+            if equal < size:
+                return done + equal
             done, step = done + size, min(step * 4, _CHUNK)
-            if done < limit and self._cover.holds(target - done - 1):
-                break
         return done
 
-    def _strided(self, view: int, source: int, stride: int, target: int, pitch: int, rows: int) -> list[Copy]:
-        before, after = self._columns(view, source, stride, target, pitch, rows)
-        length = before + after
-        if length < SHORTEST:
+    def _equal(self, seed: Copy, start: int, size: int) -> int:
+        ours = self._reader.read(seed.view, seed.source + start, seed.source + start + size)
+        differ = ours != self._plan[seed.target + start : seed.target + start + size]
+        return int(differ.argmax()) if differ.any() else size
+
+    def _equal_before(self, seed: Copy, start: int, size: int) -> int:
+        stop = seed.source - start
+        differ = self._reader.read(seed.view, stop - size, stop) != self._plan[seed.target - start - size :][:size]
+        return int(differ[::-1].argmax()) if differ.any() else size
+
+    def _strided(self, run: Copy) -> list[Copy]:
+        run = run.widened(*self._width(run))
+        if run.length < SHORTEST:
             return []
-        source, target = source - before, target - before
-        size = self._reader.layouts[view].nbytes
-        above = min(source // stride if stride else target, target // pitch)
-        below = (len(self._plan) - target - length) // pitch
-        below = min(below, (size - source - length) // stride) if stride else below
-        up = self._rows_equal(view, source, stride, target, pitch, length, -1, -1, above)
-        source, target, rows, below = source - up * stride, target - up * pitch, rows + up, below + up
+        size, end = self._reader.layouts[run.view].nbytes, len(self._plan)
+        above, below = run.target // run.pitch, (end - run.target - run.length) // run.pitch
+        if run.stride:
+            above, below = (
+                min(above, run.source // run.stride),
+                min(below, (size - run.source - run.length) // run.stride),
+            )
+        up = self._rows_above(run, above)
+        run, below = run.from_row(-up, run.rows + up), below + up
         copies: list[Copy] = []
         at = 0
-        while at < min(rows, below + 1) and len(copies) < _MAX_BREAKS:
-            good = self._rows_equal(view, source, stride, target, pitch, length, at, 1, below + 1 - at)
+        while at < min(run.rows, below + 1) and len(copies) < _MAX_BREAKS:
+            good = self._rows_below(run, at, below + 1 - at)
             if good:
-                copies.append(
-                    Copy(
-                        view=view,
-                        source=source + at * stride,
-                        stride=stride,
-                        target=target + at * pitch,
-                        pitch=pitch,
-                        rows=good,
-                        length=length,
-                    )
-                )
+                copies.append(run.from_row(at, good))
             at += good + 1
         return copies
 
-    def _columns(self, view: int, source: int, stride: int, target: int, pitch: int, rows: int) -> tuple[int, int]:
-        """How far rows are equal before and after the anchor's start, on a sample of them."""
-        size, end = self._reader.layouts[view].nbytes, len(self._plan)
-        before = after = pitch
+    def _width(self, run: Copy) -> tuple[int, int]:
+        """Bytes before and after the start of a run's rows that are equal in all of a sample of them."""
+        size, end = self._reader.layouts[run.view].nbytes, len(self._plan)
+        before = after = run.pitch
         known = False
-        some = np.unique(
-            np.linspace(0, rows - 1, min(rows, max(4, min(_SAMPLE, (16 << 20) // pitch)))).astype(np.int64)
-        )
-        for row in some.tolist():
-            ours, there = source + row * stride, target + row * pitch
-            if ours >= size or there >= end:
+        count = min(run.rows, max(_MIN_ROWS, min(_SAMPLE, _SAMPLE_BYTES // run.pitch)))
+        for row in np.unique(np.linspace(0, run.rows - 1, count).astype(np.int64)).tolist():
+            line = run.from_row(row, 1)
+            if line.source >= size or line.target >= end:
                 continue
-            ahead = self._near(view, ours, there, min(after, size - ours, end - there))
-            if ahead < _CHANCE:
-                continue
-            low = min(before, ours, there)
-            mine = self._reader.read(view, ours - low, ours)
-            differ = (mine != self._plan[there - low : there])[::-1]
-            before = int(differ.argmax()) if differ.any() else low
-            after, known = ahead, True
-        return (min(before, pitch - after), after) if known else (0, 0)
+            ahead = self._equal(line, 0, min(after, size - line.source, end - line.target))
+            if ahead >= _CHANCE:
+                before = self._equal_before(line, 0, min(before, line.source, line.target))
+                after, known = ahead, True
+        return (min(before, run.pitch - after), after) if known else (0, 0)
 
-    def _near(self, view: int, source: int, target: int, limit: int) -> int:
-        differ = self._reader.read(view, source, source + limit) != self._plan[target : target + limit]
-        return int(differ.argmax()) if differ.any() else limit
-
-    def _rows_equal(
-        self,
-        view: int,
-        source: int,
-        stride: int,
-        target: int,
-        pitch: int,
-        length: int,
-        first: int,
-        way: int,
-        limit: int,
-    ) -> int:
-        """How many rows from ``first`` on, downwards (``way`` 1) or upwards (-1), are equal; at most ``limit``."""
-        done, step = 0, 16
-        most = max(1, _CHUNK // max(length, stride, pitch))
-        while done < limit:
-            count = min(step, most, limit - done)
-            top = first + done if way > 0 else first - done - count + 1
-            start, there = source + top * stride, target + top * pitch
-            ours = self._reader.read(view, start, start + (count - 1) * stride + length)
-            plan = self._plan[there : there + (count - 1) * pitch + length]
-            shape = (count, length)
-            equal = (as_strided(ours, shape, (stride, 1)) == as_strided(plan, shape, (pitch, 1))).all(axis=1)
+    def _rows_below(self, run: Copy, first: int, limit: int) -> int:
+        """Rows equal from ``first`` on, at most ``limit``."""
+        done = 0
+        for count in self._growing(run, limit):
+            equal = self._compare(run.from_row(first + done, count))
             if not equal.all():
-                return done + int((~equal[::way]).argmax())
-            done, step = done + count, step * 4
+                return done + int((~equal).argmax())
+            done += count
         return done
+
+    def _rows_above(self, run: Copy, limit: int) -> int:
+        """Rows equal before the first, at most ``limit``."""
+        done = 0
+        for count in self._growing(run, limit):
+            equal = self._compare(run.from_row(-done - count, count))
+            if not equal.all():
+                return done + int((~equal[::-1]).argmax())
+            done += count
+        return done
+
+    @staticmethod
+    def _growing(run: Copy, limit: int) -> Sequence[int]:
+        """Counts of rows to compare at a time, few first, that add up to ``limit``."""
+        most = max(1, _CHUNK // max(run.length, run.stride, run.pitch))
+        counts, step = [], 16
+        while limit > 0 and step < most:
+            counts.append(min(step, limit))
+            limit, step = limit - counts[-1], step * 4
+        return [*counts, *[most] * (limit // most), *[limit % most] * (limit % most > 0)]
+
+    def _compare(self, rows: Copy) -> Mask:
+        """Which rows are equal."""
+        ours = self._reader.read(rows.view, rows.source, rows.source + (rows.rows - 1) * rows.stride + rows.length)
+        plan = self._plan[rows.target : rows.end]
+        shape = (rows.rows, rows.length)
+        equal: Mask = (as_strided(ours, shape, (rows.stride, 1)) == as_strided(plan, shape, (rows.pitch, 1))).all(
+            axis=1
+        )
+        return equal

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from wszoo.errors import MalformedError
-from wszoo.plans.splice.views import AS_STORED, Recipe, View, bind
+from wszoo.plans.splice.views import AS_STORED, BYTE, Recipe, View, bind
 from wszoo.weights.tensor import dtype_of
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def common(tensors: Sequence[Tensor]) -> list[View]:
 
 def _common(tensor: Tensor) -> Iterator[Recipe]:
     yield AS_STORED
-    if tensor.nbytes < _MIN_TURNED or tensor.dtype.bits < 8:  # noqa: PLR2004 - nibbles cost more, so later
+    if tensor.nbytes < _MIN_TURNED or tensor.dtype.bits < BYTE:  # nibbles cost more, so later
         return
     rank = len(tensor.shape)
     if rank == 4:  # noqa: PLR2004
@@ -82,7 +82,7 @@ def _rare(tensor: Tensor, scales: Sequence[tuple[str, bytes]]) -> Iterator[Recip
             if cast != tensor.dtype.name:
                 yield from (Recipe(cast=cast, permutation=order) for order in usual)
     yield from (Recipe(permutation=order) for order in orders)
-    if tensor.dtype.bits < 8:  # noqa: PLR2004
+    if tensor.dtype.bits < BYTE:
         return
     for axis, length in enumerate(tensor.shape):
         for size in _PADS:

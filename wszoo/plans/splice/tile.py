@@ -9,6 +9,7 @@ a band is a block.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -224,7 +225,7 @@ def _bands(rectangles: list[_Rectangle], origin: int, pitch: int) -> Iterator[Bl
     tops = np.array([r.top for r in rectangles])
     bottoms = np.array([r.bottom for r in rectangles])
     rows = np.unique(np.concatenate((tops, bottoms))).tolist()
-    for top, bottom in zip(rows, rows[1:], strict=False):
+    for top, bottom in pairwise(rows):
         inside = np.flatnonzero((tops <= top) & (bottoms >= bottom)).tolist()
         parts = [
             Part(

@@ -15,30 +15,27 @@ every NaN that a cast or a scale yields is replaced by the canonical quiet one, 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from wszoo.errors import IntegrityError, MalformedError
+from wszoo.errors import MalformedError
 from wszoo.weights.tensor import DTYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from wszoo.buffers import Bytes
     from wszoo.plans.splice.columns import Ints
-    from wszoo.weights.tensor import DType, Tensor
+    from wszoo.weights.tensor import DType
 
-SLAB = 4 << 20  # bytes of a permuted view that are computed at a time: far above a row, far below the memory limit
-CACHE = 64 << 20  # bytes of slabs kept; and of loaded tensors, whose load() may decompress
 MAX_RANK = 8
 MAX_PAD = 1 << 16
+BYTE = 8  # bits; types of fewer share a byte
 
 _QUIET_NAN = {"float16": 0x7E00, "bfloat16": 0x7FC0, "float32": 0x7FC00000}
 _ALL = slice(None)
@@ -135,7 +132,7 @@ class Layout:
             outer: elements of the view's first axis to take.
             inner: elements of its last axis to take (ignored where there is only one axis).
         """
-        if self.source.bits < 8:
+        if self.source.bits < BYTE:
             return self._nibbles(raw, outer, inner)
         values = raw.view(self.source.numpy if self.computes else _unit(self.source)).reshape(self.shape)
         cut = [_ALL] * len(self.order)
@@ -213,7 +210,7 @@ def bind(recipe: Recipe, dtype: DType, shape: tuple[int, ...]) -> Layout:
     merged, turned, where = _merge(shape, order, pad[0] if pad else -1)
     target = DTYPES[recipe.cast] if recipe.cast else dtype
     placed = (where, pad[1]) if pad else None
-    if dtype.bits < 8 and recipe != AS_STORED and (turned != (1, 0) or pad or any(n % 2 for n in merged)):  # noqa: PLR2004
+    if dtype.bits < BYTE and recipe != AS_STORED and (turned != (1, 0) or pad or any(n % 2 for n in merged)):
         raise MalformedError(f"a view of a {dtype.name} tensor {list(shape)} does not transpose two even axes")
     return Layout(source=dtype, target=target, shape=merged, order=turned, pad=placed, scale=recipe.scale)
 
@@ -242,7 +239,7 @@ def _merge(shape: tuple[int, ...], order: tuple[int, ...], pinned: int) -> tuple
     """Drop axes of length 1 and merge axes that stay neighbours; the ``pinned`` axis stays on its own."""
     groups: list[list[int]] = []
     kept = [axis for axis in range(len(shape)) if shape[axis] != 1 or axis == pinned]
-    after = dict(zip(kept, kept[1:], strict=False))
+    after = dict(pairwise(kept))
     for axis in (axis for axis in order if axis in kept):
         if groups and after.get(groups[-1][-1]) == axis and pinned not in (axis, groups[-1][-1]):
             groups[-1].append(axis)
@@ -254,111 +251,3 @@ def _merge(shape: tuple[int, ...], order: tuple[int, ...], pinned: int) -> tuple
     merged = tuple(math.prod(shape[axis] for axis in group) for group in by_source)
     turned = tuple(by_source.index(group) for group in groups)
     return merged, turned, next((i for i, group in enumerate(by_source) if group == [pinned]), -1)
-
-
-class Reader:
-    """Reads byte ranges of views, computing permuted ones a slab at a time within a fixed memory.
-
-    Args:
-        tensors: where views find their bytes.
-        views: the views that will be asked for, by position.
-
-    Raises:
-        MalformedError: a view names a tensor that does not exist, or a recipe that does not fit it.
-    """
-
-    def __init__(self, tensors: Sequence[Tensor], views: Sequence[View]) -> None:
-        self._tensors = tensors
-        self._views = views
-        self.layouts = [_bound(view, tensors) for view in views]
-        self._loaded = _Recent(CACHE)
-        self._slabs = _Recent(CACHE)
-
-    def raw(self, tensor: int) -> Bytes:
-        """The tensor's bytes.
-
-        Raises:
-            IntegrityError: it loads another number of bytes than its type and shape take.
-        """
-        raw = self._loaded.get((tensor, 0))
-        if raw is None:
-            raw = load(self._tensors[tensor])
-            self._loaded.put((tensor, 0), raw)
-        return raw
-
-    def read(self, view: int, start: int, stop: int) -> Bytes:
-        """Bytes ``[start, stop)`` of a view; not a copy where the view is the tensor as stored."""
-        layout = self.layouts[view]
-        if layout.is_stored:
-            return self.raw(self._views[view].tensor)[start:stop]
-        size = self._rows_in_slab(layout) * layout.row_bytes
-        first, last = start // size, max(start, stop - 1) // size
-        parts = [self._slab(view, number) for number in range(first, last + 1)]
-        joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        return joined[start - first * size : stop - first * size]
-
-    def gather(self, view: int, offsets: Ints, count: int) -> Bytes:
-        """``count`` bytes at each of ``offsets``, one behind the other; only for views in place."""
-        return self.layouts[view].gather(self.raw(self._views[view].tensor), offsets, count)
-
-    def anchors(self, view: int, element: int, count: int) -> Bytes:
-        """``count`` elements of every row of the view's last axis, from ``element`` on."""
-        layout = self.layouts[view]
-        return layout.block(self.raw(self._views[view].tensor), inner=slice(element, element + count))
-
-    def _slab(self, view: int, number: int) -> Bytes:
-        slab = self._slabs.get((view, number))
-        if slab is None:
-            layout = self.layouts[view]
-            rows = self._rows_in_slab(layout)
-            outer = slice(number * rows, min((number + 1) * rows, layout.view_shape[0]))
-            slab = layout.block(self.raw(self._views[view].tensor), outer=outer)
-            self._slabs.put((view, number), slab)
-        return slab
-
-    @staticmethod
-    def _rows_in_slab(layout: Layout) -> int:
-        return max(1, SLAB // max(1, layout.row_bytes))
-
-
-class _Recent:
-    """Arrays by key, the least recently used dropped beyond ``limit`` bytes."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._size = 0
-        self._items: OrderedDict[tuple[int, int], Bytes] = OrderedDict()
-
-    def get(self, key: tuple[int, int]) -> Bytes | None:
-        item = self._items.get(key)
-        if item is not None:
-            self._items.move_to_end(key)
-        return item
-
-    def put(self, key: tuple[int, int], item: Bytes) -> None:
-        self._items[key] = item
-        self._size += item.nbytes
-        while self._size > self._limit and len(self._items) > 1:
-            self._size -= self._items.popitem(last=False)[1].nbytes
-
-
-def load(tensor: Tensor) -> Bytes:
-    """A tensor's raw bytes, their number checked.
-
-    Raises:
-        IntegrityError: it loads another number of bytes than its type and shape take.
-    """
-    raw = np.asarray(tensor.load())
-    if raw.size != tensor.nbytes:
-        raise IntegrityError(
-            f"tensor {tensor.name!r} has {raw.size:,} bytes, but {tensor.dtype.name} {list(tensor.shape)} takes "
-            f"{tensor.nbytes:,}"
-        )
-    return raw
-
-
-def _bound(view: View, tensors: Sequence[Tensor]) -> Layout:
-    if not 0 <= view.tensor < len(tensors):
-        raise MalformedError(f"a view names tensor {view.tensor} of {len(tensors)}")
-    tensor = tensors[view.tensor]
-    return bind(view.recipe, tensor.dtype, tensor.shape)

@@ -13,6 +13,7 @@ from wszoo.errors import BuildError, NotFoundError, UsageError
 from wszoo.families.profiles import profiles_for
 from wszoo.families.protocol import DemoResult, Export, ExportedComponent
 from wszoo.families.sources import check_options, read_asset
+from wszoo.schema.model import Value
 from wszoo.schema.plan import Profile, ShapeRange
 from wszoo_cnn.checkpoint import PRECISIONS, TRIED, Checkpoint, choose_precision, read_json, weight_files
 from wszoo_cnn.preprocess import ASSET
@@ -57,11 +58,12 @@ class CnnFamily:
         check_options(request.options, OPTIONS)
         files, precision, checkpoint = _load(request)
         height, width = _image_size(request.options.get("image-size", ""), checkpoint.size)
+        takes = Value(name="pixel_values", dtype=PRECISIONS[precision], shape=("batch", 3, height, width))
+        profiles = profiles_for([takes], request.profiles, presets=presets(height, width), default=DEFAULT_PROFILE)
         with request.progress.stage(f"export {checkpoint.architecture}"):
             graph = _export(checkpoint, (height, width), precision, request.scratch)
         with request.progress.stage("compare with torch", len(COMPARED_BATCHES), "batches") as advance:
             comparison = _compare(graph, checkpoint, (height, width), precision, advance)
-        profiles = profiles_for(graph.inputs, request.profiles, presets=presets(height, width), default=DEFAULT_PROFILE)
         return Export(
             components=[ExportedComponent(name="model", graph=graph, profiles=profiles)],
             assets=_assets(files[0].parent, checkpoint, (height, width)),

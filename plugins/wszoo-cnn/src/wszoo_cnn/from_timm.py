@@ -98,7 +98,7 @@ def _checkpoint(model: torch.nn.Module, name: str, config: Mapping[str, Any]) ->
     try:
         preprocess = msgspec.convert(
             {
-                "resize": math.floor(min(height, width) / crop_pct),
+                "shortest_edge": math.floor(min(height, width) / crop_pct),
                 "crop": (height, width),
                 "interpolation": numbers.get("interpolation") or "bicubic",
                 "mean": numbers["mean"],

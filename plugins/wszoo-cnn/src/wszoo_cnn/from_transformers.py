@@ -100,7 +100,6 @@ def _preprocess(folder: Path, config: Mapping[str, Any]) -> Preprocess:
 
 
 def _numbers(stored: Mapping[str, Any]) -> dict[str, Any]:
-    resize, crop = _sizes(stored)
     mean, std = [0.0] * 3, [1.0] * 3
     if stored.get("do_normalize", True):
         mean, std = stored.get("image_mean", [0.485, 0.456, 0.406]), stored.get("image_std", [0.229, 0.224, 0.225])
@@ -108,8 +107,7 @@ def _numbers(stored: Mapping[str, Any]) -> dict[str, Any]:
         std = [number * number for number in stored.get("image_std", std)]  # it normalises twice, see its processor
     rescale = stored.get("do_rescale", True)
     return {
-        "resize": resize,
-        "crop": crop,
+        **_sizes(stored),
         "interpolation": _FILTERS[int(stored.get("resample", 3 if _is(stored, "ConvNext") else 2))],
         "scale": float(stored.get("rescale_factor", 1 / 255)) if rescale else 1.0,
         "offset": 1.0 if stored.get("rescale_offset") else 0.0,
@@ -118,15 +116,16 @@ def _numbers(stored: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _sizes(stored: Mapping[str, Any]) -> tuple[int | tuple[int, int] | None, tuple[int, int] | None]:
+def _sizes(stored: Mapping[str, Any]) -> dict[str, Any]:
     size = stored.get("size", _DEFAULT_EDGE) if stored.get("do_resize", True) else None
     edge = size.get("shortest_edge") if isinstance(size, dict) else None
     if _is(stored, "ConvNext"):
         edge = edge or (size if isinstance(size, int) else _WARPED_EDGE)
-        whole = edge, edge
-        return (int(edge / stored.get("crop_pct", 224 / 256)), whole) if edge < _WARPED_EDGE else (whole, None)
+        if edge >= _WARPED_EDGE:
+            return {"resize": (edge, edge)}
+        return {"shortest_edge": int(edge / stored.get("crop_pct", 224 / 256)), "crop": (edge, edge)}
     crop = _pair(stored.get("crop_size", _DEFAULT_EDGE)) if stored.get("do_center_crop") else None
-    return edge or _pair(size), crop
+    return {"shortest_edge": edge, "resize": None if edge else _pair(size), "crop": crop}
 
 
 def _is(stored: Mapping[str, Any], kind: str) -> bool:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 ASSET = "preprocess.json"
 
+_MAX_RESIZED = 1 << 15
+
 Edge = Annotated[int, msgspec.Meta(ge=1, le=8192)]
 Interpolation = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
 
@@ -29,7 +31,8 @@ class Preprocess(msgspec.Struct, frozen=True, kw_only=True):
     """How an image becomes an array.
 
     Attributes:
-        resize: an edge for the shorter side (the ratio is kept), or ``(height, width)``; None to leave it.
+        shortest_edge: what the shorter side is resized to, the ratio kept; None when ``resize`` says it, or nothing.
+        resize: ``(height, width)`` to resize to; None when ``shortest_edge`` says it, or nothing.
         crop: ``(height, width)`` cut from the middle, filled up with black where the image is smaller; None for all.
         interpolation: Pillow's filter.
         scale: factor on pixel values 0..255.
@@ -39,8 +42,10 @@ class Preprocess(msgspec.Struct, frozen=True, kw_only=True):
         assumed: the checkpoint says nothing, and these are ImageNet's customary numbers.
     """
 
-    resize: Edge | tuple[Edge, Edge] | None
-    crop: tuple[Edge, Edge] | None
+    # Two fields: in msgspec 0.22 a union of a bounded integer and a fixed-length tuple reads outside of its memory.
+    shortest_edge: Edge | None = None
+    resize: tuple[Edge, Edge] | None = None
+    crop: tuple[Edge, Edge] | None = None
     interpolation: Interpolation = "bicubic"
     scale: float = 1 / 255
     offset: float = 0.0
@@ -51,21 +56,16 @@ class Preprocess(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def size(self) -> tuple[int, int] | None:
         """Height and width of what comes out; None when it depends on the image."""
-        if self.crop is not None:
-            return self.crop
-        return self.resize if isinstance(self.resize, tuple) else None
+        return self.crop or self.resize
 
     def resized(self, height: int, width: int) -> Preprocess:
         """The same at another size: the part of the image that the crop keeps stays the same."""
-        if self.crop is None or self.resize is None:
-            return msgspec.structs.replace(self, resize=(height, width), crop=None)
+        if self.crop is None:
+            return msgspec.structs.replace(self, shortest_edge=None, resize=(height, width))
         down, across = height / self.crop[0], width / self.crop[1]
-        resize: int | tuple[int, int]
-        if isinstance(self.resize, tuple):
-            resize = round(self.resize[0] * down), round(self.resize[1] * across)
-        else:
-            resize = round(self.resize * max(down, across))
-        return msgspec.structs.replace(self, resize=resize, crop=(height, width))
+        resize = self.resize and (round(self.resize[0] * down), round(self.resize[1] * across))
+        edge = self.shortest_edge and round(self.shortest_edge * max(down, across))
+        return msgspec.structs.replace(self, shortest_edge=edge, resize=resize, crop=(height, width))
 
 
 def load_image(path: Path) -> Image:
@@ -108,13 +108,14 @@ def to_array(image: Image, how: Preprocess) -> NDArray[np.float32]:
         ``(3, height, width)``, float32.
 
     Raises:
-        MalformedError: the numbers make no array (a standard deviation of 0, an image resized to over 8192 pixels).
+        MalformedError: a standard deviation of 0.
+        UsageError: so long an image that resizing its shorter side makes it over 32,768 pixels long.
     """
     from PIL import Image
 
-    if how.resize is not None:
-        width, height = _resized_edges(image.size, how.resize)
-        image = image.resize((width, height), Image.Resampling[how.interpolation.upper()])
+    target = how.resize or (how.shortest_edge and _ratio_kept(image.size, how.shortest_edge))
+    if target:
+        image = image.resize((target[1], target[0]), Image.Resampling[how.interpolation.upper()])
     pixels = np.asarray(image, np.uint8).transpose(2, 0, 1)
     if how.crop is not None:
         pixels = _center_crop(pixels, *how.crop)
@@ -125,14 +126,12 @@ def to_array(image: Image, how: Preprocess) -> NDArray[np.float32]:
     return np.asarray((scaled - mean) / std, np.float32)
 
 
-def _resized_edges(size: tuple[int, int], resize: int | tuple[int, int]) -> tuple[int, int]:
-    if isinstance(resize, tuple):
-        return resize[1], resize[0]
+def _ratio_kept(size: tuple[int, int], edge: int) -> tuple[int, int]:
     short = min(size)
-    width, height = (resize if edge == short else int(resize * edge / short) for edge in size)
-    if max(width, height) > 1 << 15:
-        raise MalformedError(f"an image of {size[0]}x{size[1]} would be resized to {width}x{height} pixels")
-    return width, height
+    width, height = (edge if side == short else int(edge * side / short) for side in size)
+    if max(width, height) > _MAX_RESIZED:
+        raise UsageError(f"an image of {size[0]}x{size[1]} would be resized to {width}x{height} pixels")
+    return height, width
 
 
 def _center_crop(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

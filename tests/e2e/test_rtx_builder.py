@@ -1,0 +1,1 @@
+"""Real plans from the real TensorRT-RTX builder, on a machine without a GPU."""

@@ -1,0 +1,90 @@
+import dataclasses
+import sys
+
+import pytest
+
+from wszoo.backends.tensorrt_rtx import TensorRTRTXBackend
+from wszoo.errors import IncompatibleError, MalformedError, MissingExtraError, StorageError
+
+BACKEND = TensorRTRTXBackend()
+
+
+def test_machine_without_a_gpu_is_refused_before_native_code_sees_the_plan(plan_of):
+    """Real: the installed tensorrt_rtx and cuda-bindings on a machine without a driver."""
+    with pytest.raises(IncompatibleError, match="running a plan for rtx-sm89 with TensorRT-RTX needs an NVIDIA GPU"):
+        BACKEND.load(plan_of())
+
+
+@pytest.mark.parametrize("release", [(1, 6, 1, 116), (1, 7, 0, 116), (2, 7, 1, 116)])
+def test_plan_of_another_release_is_refused(plan_of, fake_trt, release):
+    with pytest.raises(IncompatibleError, match=r"wrote this plan, and 1\.7\.1 is installed"):
+        BACKEND.load(plan_of(release=release))
+    assert fake_trt.runtimes == []
+
+
+def test_version_compatible_plan_of_another_release_is_taken_on_a_fake(plan_of, fake_trt):
+    BACKEND.load(plan_of(release=(1, 6, 0, 1), version_compatible=True))
+
+
+def test_file_that_is_no_plan_is_malformed(plan_of, fake_trt):
+    with pytest.raises(MalformedError, match="is no plan"):
+        BACKEND.load(plan_of(tag=b"ptrt"))
+    assert fake_trt.runtimes == []
+
+
+def test_missing_runtime_names_the_extra(plan_of, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    with pytest.raises(MissingExtraError, match="'tensorrt_rtx' is not installed, and running rtx-sm89 needs it"):
+        BACKEND.load(plan_of())
+
+
+def test_file_that_is_gone_is_a_storage_error(plan_of):
+    assembled = plan_of()
+    assembled.engine.unlink()
+    with pytest.raises(StorageError, match="cannot read the plan"):
+        BACKEND.load(assembled)
+
+
+def test_cpu_is_refused(plan_of):
+    with pytest.raises(IncompatibleError, match="runs on 'cuda', not on 'cpu'"):
+        BACKEND.load(dataclasses.replace(plan_of(), device="cpu"))
+
+
+def test_invalid_plan_is_refused_with_the_diagnostics_on_a_fake(plan_of, fake_trt):
+    fake_trt.validity = (fake_trt.EngineValidity.INVALID, 2 | 4)
+    with pytest.raises(IncompatibleError, match="unsupported cc, old cuda driver"):
+        BACKEND.load(plan_of())
+
+
+def test_invalid_plan_without_diagnostics_is_refused_on_a_fake(plan_of, fake_trt):
+    fake_trt.validity = (fake_trt.EngineValidity.INVALID, 0)
+    with pytest.raises(IncompatibleError, match="refuses the plan for rtx-sm89: it gave no reason"):
+        BACKEND.load(plan_of())
+
+
+def test_refused_deserialization_quotes_the_log_on_a_fake(plan_of, fake_trt):
+    fake_trt.refuse = "IRuntime::deserializeCudaEngine: Error Code 1: no such kernel"
+    with pytest.raises(IncompatibleError, match="refuses the plan for rtx-sm89: no such kernel"):
+        BACKEND.load(plan_of())
+
+
+def test_truncated_plan_is_refused_on_a_fake(plan_of, fake_trt):
+    assembled = plan_of()
+    assembled.engine.write_bytes(assembled.engine.read_bytes()[:-5])
+    with pytest.raises(IncompatibleError, match="refuses the plan"):
+        BACKEND.load(assembled)
+
+
+def test_exception_of_the_runtime_is_wrapped_on_a_fake(plan_of, fake_trt, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("[ERROR] Failed to open cuda driver.")
+
+    monkeypatch.setattr(fake_trt.Runtime(None).__class__, "deserialize_cuda_engine", fail)
+    with pytest.raises(IncompatibleError, match="Failed to open cuda driver") as error:
+        BACKEND.load(plan_of())
+    assert isinstance(error.value.__cause__, RuntimeError)
+
+
+def test_host_code_is_never_allowed_on_a_fake(plan_of, fake_trt):
+    BACKEND.load(plan_of())
+    assert [runtime.engine_host_code_allowed for runtime in fake_trt.runtimes] == [False]

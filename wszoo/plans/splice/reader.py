@@ -1,0 +1,131 @@
+"""Reads views: byte ranges of tensors as stored, computed slabs of all others, within a fixed memory."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wszoo.errors import IntegrityError, MalformedError
+from wszoo.plans.splice.views import bind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wszoo.buffers import Bytes
+    from wszoo.plans.splice.columns import Ints
+    from wszoo.plans.splice.views import Layout, View
+    from wszoo.weights.tensor import Tensor
+
+SLAB = 4 << 20  # bytes of a permuted view that are computed at a time: far above a row, far below the memory limit
+_SLABS = 64 << 20  # bytes of slabs kept
+_LOADED = 160 << 20  # bytes of loaded tensors kept, as load() may decompress; free where it maps
+
+
+class Reader:
+    """Reads byte ranges of views, computing permuted ones a slab at a time within a fixed memory.
+
+    Args:
+        tensors: where views find their bytes.
+        views: the views that will be asked for, by position.
+
+    Raises:
+        MalformedError: a view names a tensor that does not exist, or a recipe that does not fit it.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor], views: Sequence[View]) -> None:
+        self._tensors = tensors
+        self._views = views
+        self.layouts = [_bound(view, tensors) for view in views]
+        self._loaded = _Recent(_LOADED)
+        self._slabs = _Recent(_SLABS)
+
+    def raw(self, tensor: int) -> Bytes:
+        """The tensor's bytes.
+
+        Raises:
+            IntegrityError: it loads another number of bytes than its type and shape take.
+        """
+        raw = self._loaded.get((tensor, 0))
+        if raw is None:
+            raw = load(self._tensors[tensor])
+            self._loaded.put((tensor, 0), raw)
+        return raw
+
+    def read(self, view: int, start: int, stop: int) -> Bytes:
+        """Bytes ``[start, stop)`` of a view; not a copy where the view is the tensor as stored."""
+        layout = self.layouts[view]
+        if layout.is_stored:
+            return self.raw(self._views[view].tensor)[start:stop]
+        size = self._rows_in_slab(layout) * layout.row_bytes
+        first, last = start // size, max(start, stop - 1) // size
+        parts = [self._slab(view, number) for number in range(first, last + 1)]
+        joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return joined[start - first * size : stop - first * size]
+
+    def gather(self, view: int, offsets: Ints, count: int) -> Bytes:
+        """``count`` bytes at each of ``offsets``, one behind the other; only for views in place."""
+        return self.layouts[view].gather(self.raw(self._views[view].tensor), offsets, count)
+
+    def anchors(self, view: int, element: int, count: int) -> Bytes:
+        """``count`` elements of every row of the view's last axis, from ``element`` on."""
+        layout = self.layouts[view]
+        return layout.block(self.raw(self._views[view].tensor), inner=slice(element, element + count))
+
+    def _slab(self, view: int, number: int) -> Bytes:
+        slab = self._slabs.get((view, number))
+        if slab is None:
+            layout = self.layouts[view]
+            rows = self._rows_in_slab(layout)
+            outer = slice(number * rows, min((number + 1) * rows, layout.view_shape[0]))
+            slab = layout.block(self.raw(self._views[view].tensor), outer=outer)
+            self._slabs.put((view, number), slab)
+        return slab
+
+    @staticmethod
+    def _rows_in_slab(layout: Layout) -> int:
+        return max(1, SLAB // max(1, layout.row_bytes))
+
+
+class _Recent:
+    """Arrays by key, the least recently used dropped beyond ``limit`` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._size = 0
+        self._items: OrderedDict[tuple[int, int], Bytes] = OrderedDict()
+
+    def get(self, key: tuple[int, int]) -> Bytes | None:
+        item = self._items.get(key)
+        if item is not None:
+            self._items.move_to_end(key)
+        return item
+
+    def put(self, key: tuple[int, int], item: Bytes) -> None:
+        self._items[key] = item
+        self._size += item.nbytes
+        while self._size > self._limit and len(self._items) > 1:
+            self._size -= self._items.popitem(last=False)[1].nbytes
+
+
+def load(tensor: Tensor) -> Bytes:
+    """A tensor's raw bytes, their number checked.
+
+    Raises:
+        IntegrityError: it loads another number of bytes than its type and shape take.
+    """
+    raw = np.asarray(tensor.load())
+    if raw.size != tensor.nbytes:
+        raise IntegrityError(
+            f"tensor {tensor.name!r} has {raw.size:,} bytes, but {tensor.dtype.name} {list(tensor.shape)} takes "
+            f"{tensor.nbytes:,}"
+        )
+    return raw
+
+
+def _bound(view: View, tensors: Sequence[Tensor]) -> Layout:
+    if not 0 <= view.tensor < len(tensors):
+        raise MalformedError(f"a view names tensor {view.tensor} of {len(tensors)}")
+    tensor = tensors[view.tensor]
+    return bind(view.recipe, tensor.dtype, tensor.shape)
