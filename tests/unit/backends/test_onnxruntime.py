@@ -20,7 +20,7 @@ RNG = np.random.default_rng(3)
 
 
 def _node(kind, inputs, outputs, **attributes):
-    return helper.make_node(kind, inputs, outputs, name=f"{kind}_1", **attributes)
+    return helper.make_node(kind, inputs, outputs, name=f"{kind}_{outputs[0]}", **attributes)
 
 
 def test_target_is_for_every_machine_and_version():
@@ -195,8 +195,8 @@ def test_quantized_weights_equal_the_reference(graph_of, portable, reference, ki
     ],
 )
 def test_every_element_type_goes_in_and_comes_out_and_can_be_a_weight(graph_of, portable, kind, numpy):
-    weight = RNG.integers(0, 2, (16, 16)).astype(numpy)
-    tensor = TensorProto(name="w", data_type=kind, dims=[16, 16], raw_data=weight.tobytes())
+    weight = RNG.integers(0, 2, (40, 40)).astype(numpy)
+    tensor = TensorProto(name="w", data_type=kind, dims=[40, 40], raw_data=weight.tobytes())
     graph = graph_of(
         [
             _node("Cast", ["x"], ["wide"], to=TensorProto.FLOAT),
@@ -204,11 +204,11 @@ def test_every_element_type_goes_in_and_comes_out_and_can_be_a_weight(graph_of, 
             _node("Mul", ["wide", "wider"], ["y"]),
             _node("Cast", ["y"], ["z"], to=kind),
         ],
-        {"x": (kind, [16, 16])},
-        {"z": (kind, [16, 16])},
+        {"x": (kind, [40, 40])},
+        {"z": (kind, [40, 40])},
         [tensor],
     )
-    x = RNG.integers(0, 2, (16, 16)).astype(numpy)
+    x = RNG.integers(0, 2, (40, 40)).astype(numpy)
     out = BACKEND.load(portable(graph))(x=x)["z"]
     assert out.dtype == np.dtype(numpy)
     np.testing.assert_array_equal(out.astype(np.float64), x.astype(np.float64) * weight.astype(np.float64))
@@ -230,7 +230,7 @@ def test_failure_while_running_is_wrapped(graph_of, portable):
         {"z": (TensorProto.FLOAT, ["c"])},
     )
     engine = BACKEND.load(portable(graph))
-    with pytest.raises(IncompatibleError, match=r"failed to run 'net' on x \[2\], y \[3\].*Add_1") as error:
+    with pytest.raises(IncompatibleError, match=r"failed to run 'net' on x \[2\], y \[3\].*Add_z") as error:
         engine(x=np.zeros(2, np.float32), y=np.zeros(3, np.float32))
     assert error.value.__cause__ is not None
 

@@ -83,10 +83,10 @@ def load_image(path: Path) -> Image:
             return ImageOps.exif_transpose(image).convert("RGB")
     except FileNotFoundError:
         raise NotFoundError(f"no such file: {path}") from None
-    except (UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # Pillow's own have none
+            raise StorageError(f"cannot read {path}: {error.strerror}") from error
         raise UsageError(f"{path} is not a usable image: {error}", hint="give a PNG, JPEG or WebP file") from error
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error}") from error
 
 
 def noise_image(height: int, width: int, seed: int = 0) -> Image:
