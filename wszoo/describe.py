@@ -59,6 +59,7 @@ class PlanView(msgspec.Struct, frozen=True, kw_only=True):
         index_digest: of the model's index.
         manifest_digest: of the plan's manifest.
         plan_digest: of the layer that only this plan has.
+        shared_digest: of the layer that it shares, or None.
         engine_digest: of the full plan's bytes.
         held: its blobs are in this store.
     """
@@ -75,6 +76,7 @@ class PlanView(msgspec.Struct, frozen=True, kw_only=True):
     index_digest: Digest
     manifest_digest: Digest
     plan_digest: Digest
+    shared_digest: Digest | None
     engine_digest: Digest
     held: bool
 
@@ -295,6 +297,7 @@ def _plan(facts: PlanFacts, descriptor: Descriptor, index: Digest, held: bool) -
         index_digest=index,
         manifest_digest=descriptor.digest,
         plan_digest=facts.plan_digest,
+        shared_digest=facts.shared_digest,
         engine_digest=facts.engine_digest,
         held=held,
     )

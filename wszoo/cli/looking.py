@@ -135,8 +135,8 @@ def print_model(view: ModelView) -> None:
 def _print_saving(view: ModelView) -> None:
     full = sum(plan.engine_bytes for plan in view.plans)
     layers = {plan.plan_digest: plan.plan_bytes - plan.shared_bytes for plan in view.plans}
-    bases = {(plan.component, plan.shared_bytes) for plan in view.plans}
-    shipped = sum(layers.values()) + sum(size for _, size in bases)
+    bases = {plan.shared_digest: plan.shared_bytes for plan in view.plans}
+    shipped = sum(layers.values()) + sum(bases.values())
     whole = view.weight_stored_bytes + shipped
     click.echo()
     click.echo(

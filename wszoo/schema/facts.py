@@ -15,6 +15,7 @@ from wszoo.schema.plan import Kind, PlanConfig, Target
 
 PREFIX = "org.wszoo."
 _PLAN = PREFIX + "plan"
+_MAX_LAYERS = 2
 
 
 class PlanFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +31,7 @@ class PlanFacts(msgspec.Struct, frozen=True, kw_only=True):
         plan_bytes: what is stored and shipped for it, all layers.
         shared_bytes: the part of ``plan_bytes`` in layers that other plans of the component use too.
         plan_digest: of the layer that only this plan has.
+        shared_digest: of the layer that it shares; None when there is none.
     """
 
     component: str
@@ -41,10 +43,18 @@ class PlanFacts(msgspec.Struct, frozen=True, kw_only=True):
     plan_bytes: Size
     shared_bytes: Size = 0
     plan_digest: Digest
+    shared_digest: Digest | None = None
 
 
-def facts_of(config: PlanConfig, *, plan_digest: Digest, plan_bytes: int, shared_bytes: int) -> PlanFacts:
-    """The facts of a plan whose config is at hand."""
+def facts_of(config: PlanConfig, layers: tuple[Descriptor, ...]) -> PlanFacts:
+    """The facts of a plan whose config and layers are at hand; the last layer is its own, one before it is shared.
+
+    Raises:
+        MalformedError: it has no layers, or more than two.
+    """
+    if not 1 <= len(layers) <= _MAX_LAYERS:
+        raise MalformedError(f"a plan of {config.component!r} has {len(layers)} layers")
+    shared = layers[:-1]
     return PlanFacts(
         component=config.component,
         kind=config.kind,
@@ -52,9 +62,10 @@ def facts_of(config: PlanConfig, *, plan_digest: Digest, plan_bytes: int, shared
         profiles=tuple(profile.name for profile in config.profiles),
         engine_digest=config.engine_digest,
         engine_bytes=config.engine_bytes,
-        plan_bytes=plan_bytes,
-        shared_bytes=shared_bytes,
-        plan_digest=plan_digest,
+        plan_bytes=sum(layer.size for layer in layers),
+        shared_bytes=sum(layer.size for layer in shared),
+        plan_digest=layers[-1].digest,
+        shared_digest=shared[0].digest if shared else None,
     )
 
 

@@ -115,13 +115,12 @@ def plan_facts(source: DocumentSource, descriptor: Descriptor) -> PlanFacts:
 
 
 def facts_from_document(plan: PlanDocument) -> PlanFacts:
-    """A plan's facts from its manifest and config."""
-    layers = plan.manifest.layers
-    if not layers:
-        raise MalformedError(f"plan {plan.descriptor.digest} has no layers")
-    shared = sum(layer.size for layer in layers[:-1])
-    total = sum(layer.size for layer in layers)
-    return facts_of(plan.config, plan_digest=layers[-1].digest, plan_bytes=total, shared_bytes=shared)
+    """A plan's facts from its manifest and config.
+
+    Raises:
+        MalformedError: it has no layers, or more than two.
+    """
+    return facts_of(plan.config, plan.manifest.layers)
 
 
 def reachable(source: DocumentSource, descriptor: Descriptor, held: tuple[Digest, ...] | None) -> Iterator[Descriptor]:

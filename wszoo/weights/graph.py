@@ -67,7 +67,7 @@ def graph_from_file(path: Path) -> Graph:
         MalformedError: not an ONNX model, or external data outside the model's folder or past its file's end.
     """
     try:
-        model = onnx.load_model(path, load_external_data=False)
+        model = onnx.load_model(path, format="protobuf", load_external_data=False)
     except FileNotFoundError:
         raise NotFoundError(f"no such file: {path}") from None
     except OSError as error:

@@ -90,9 +90,7 @@ def job():
     """A build job for a graph."""
 
     def make(graph, target, profiles=(), progress=None):
-        return BuildJob(
-            component="net", graph=graph, target=target, profiles=profiles, progress=progress or Silent()
-        )
+        return BuildJob(component="net", graph=graph, target=target, profiles=profiles, progress=progress or Silent())
 
     return make
 

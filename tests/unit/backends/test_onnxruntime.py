@@ -128,9 +128,7 @@ def test_weights_in_bodies_run(in_bodies, portable, job, tmp_path):
     engine = BACKEND.load(portable(graph))
     x = RNG.standard_normal((1, 64), np.float32)
     for choice, weight in ((True, first), (False, second)):
-        np.testing.assert_allclose(
-            engine(x=x, c=np.asarray(choice))["z"], x @ outer @ weight, rtol=1e-3, atol=1e-3
-        )
+        np.testing.assert_allclose(engine(x=x, c=np.asarray(choice))["z"], x @ outer @ weight, rtol=1e-3, atol=1e-3)
 
 
 def test_loop_with_a_weight_runs(graph_of, portable):

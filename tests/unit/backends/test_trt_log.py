@@ -10,7 +10,9 @@ def test_reason_quotes_errors_since_the_mark_without_noise():
     log.add("ERROR", "IBuilder::buildSerializedNetwork: Error Code 4: API Usage Error (old)")
     mark = log.mark()
     log.add("WARNING", "nothing to see")
-    log.add("ERROR", "ITensor::getDimensions: Error Code 4: API Usage Error (cat: types. In validate at /_src/a.cpp:32)")
+    log.add(
+        "ERROR", "ITensor::getDimensions: Error Code 4: API Usage Error (cat: types. In validate at /_src/a.cpp:32)"
+    )
     log.add("ERROR", "[checkMacros.cpp::catchCudaError::250] Error Code 1: Cuda Runtime (cudaError 35)")
     assert log.reason(mark) == "cat: types"
     assert len(log.errors(mark)) == 2
@@ -29,7 +31,10 @@ def test_noise_is_better_than_nothing():
 @pytest.mark.parametrize(
     ("message", "cleaned"),
     [
-        ("IX::y: Error Code 1: Myelin ([pass.cpp:3: f] No FP32. In compile at /_src/x.cpp:2012)", "[pass.cpp:3: f] No FP32"),
+        (
+            "IX::y: Error Code 1: Myelin ([pass.cpp:3: f] No FP32. In compile at /_src/x.cpp:2012)",
+            "[pass.cpp:3: f] No FP32",
+        ),
         ("two\nlines", "two lines"),
         ("plain.", "plain"),
         (".", "."),

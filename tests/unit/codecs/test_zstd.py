@@ -1,0 +1,94 @@
+"""Frames are decoded to exactly the size that the caller expects, or refused before they cost anything."""
+
+from __future__ import annotations
+
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wszoo.codecs import zstd
+from wszoo.errors import IntegrityError, LimitError, MalformedError
+
+
+@settings(deadline=None)
+@given(data=st.binary(max_size=4096), dictionary=st.one_of(st.none(), st.binary(max_size=512)), level=st.integers(1, 22))
+def test_what_is_compressed_is_restored(data, dictionary, level):
+    frame = zstd.compress(data, level=level, dictionary=dictionary)
+    assert zstd.decompress(frame, size=len(data), dictionary=dictionary) == data
+    out = bytearray(len(data))
+    if dictionary is None:
+        zstd.decompress_into(frame, memoryview(out))
+        assert out == data
+
+
+def test_a_dictionary_is_reached_from_the_end_of_the_data():
+    dictionary = bytes(range(256)) * 8000
+    data = bytes(reversed(range(256))) * 8000 + dictionary[:1000]
+    frame = zstd.compress(data, level=19, dictionary=dictionary)
+    assert zstd.decompress(frame, size=len(data), dictionary=dictionary) == data
+
+
+@pytest.mark.parametrize("size", [0, 9, 11, 1 << 40])
+def test_another_size_than_expected_is_refused(size):
+    with pytest.raises(MalformedError, match="declares 10 bytes"):
+        zstd.decompress(zstd.compress(b"0123456789", level=3), size=size)
+
+
+def test_a_bomb_is_refused_by_its_header():
+    frame = zstd.compress(bytes(64 << 20), level=3)
+    assert len(frame) < 10_000
+    with pytest.raises(MalformedError, match="declares 67,108,864 bytes"):
+        zstd.decompress(frame, size=1000)
+    with pytest.raises(LimitError):
+        zstd.declared_size(frame, limit=1 << 20)
+    assert zstd.declared_size(frame, limit=64 << 20) == 64 << 20
+
+
+def test_a_frame_without_its_size_is_refused():
+    frame = zstandard.ZstdCompressor(write_content_size=False).compress(b"x" * 100)
+    with pytest.raises(MalformedError, match="does not declare"):
+        zstd.decompress(frame, size=100)
+
+
+def test_trailing_bytes_and_second_frames_are_refused():
+    frame = zstd.compress(b"x" * 100, level=3)
+    for more in (b"\0", b"garbage", frame):
+        with pytest.raises(MalformedError):
+            zstd.decompress(frame + more, size=100)
+        with pytest.raises(MalformedError):
+            zstd.decompress(frame + more, size=200)
+
+
+def test_a_huge_window_is_refused():
+    parameters = zstandard.ZstdCompressionParameters.from_level(1, window_log=27)
+    compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj(size=1000)
+    frame = compressor.compress(b"x" * 1000) + compressor.flush()
+    if zstandard.get_frame_parameters(frame).window_size > 1 << 23:
+        with pytest.raises(LimitError, match="window"):
+            zstd.decompress(frame, size=1000)
+
+
+@pytest.mark.parametrize("frame", [b"", b"\x28", b"not zstd", b"\x28\xb5\x2f\xfd", b"\x50\x2a\x4d\x18\x04\0\0\0abcd"])
+def test_what_is_not_a_frame_is_refused(frame):
+    with pytest.raises(MalformedError):
+        zstd.decompress(frame, size=4)
+
+
+@settings(deadline=None, max_examples=300)
+@given(place=st.integers(0, 10_000), value=st.integers(1, 255))
+def test_a_damaged_frame_gives_another_result_or_an_error(place, value):
+    data = b"some text that compresses, some text that compresses" * 9
+    frame = bytearray(zstd.compress(data, level=19))
+    frame[place % len(frame)] ^= value
+    try:
+        assert len(zstd.decompress(bytes(frame), size=len(data))) == len(data)
+    except IntegrityError:
+        pass
+
+
+@pytest.mark.parametrize("cut", range(1, 30))
+def test_a_truncated_frame_is_refused(cut):
+    frame = zstd.compress(bytes(range(256)) * 4, level=3)
+    with pytest.raises(MalformedError):
+        zstd.decompress(frame[:-cut], size=1024)
