@@ -16,9 +16,10 @@ from wszoo.errors import UsageError
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-_SM = re.compile(r"sm(\d{2,3})")
-_RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
-_ILLEGAL = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
+_SM = re.compile(r"sm([1-9][0-9]{1,2})")
+# Windows counts superscript digits as digits, and drops spaces between a device's name and the extension.
+_RESERVED = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³]) *(?:\..*)?", re.IGNORECASE)
+_ILLEGAL = re.compile(r'[<>:"/\\|?*\x00-\x1f\ud800-\udfff]')  # with lone surrogates, which have no UTF-8
 
 DEFAULT_TAG = "latest"
 MAX_NAME = 200  # registries allow 255 with their host in front
@@ -47,7 +48,7 @@ class Ref:
             UsageError: the name or tag breaks the grammar.
             MalformedError: the digest is not one.
         """
-        rest, _, pin = text.partition("@")
+        rest, at, pin = text.partition("@")
         name, colon, tag = rest.partition(":")
         if not _NAME.fullmatch(name) or len(name) > MAX_NAME:
             raise UsageError(
@@ -59,7 +60,7 @@ class Ref:
                 f"not a tag: {tag!r} in {text!r}",
                 hint="a tag has up to 128 letters, digits, '.', '_' and '-', and starts with a letter, digit or '_'",
             )
-        return cls(name, tag or DEFAULT_TAG, Digest(pin) if pin else None)
+        return cls(name, tag or DEFAULT_TAG, Digest(pin) if at else None)
 
     @property
     def tagged(self) -> str:
@@ -142,8 +143,8 @@ def is_portable_file_name(name: str) -> bool:
     """True when ``name`` can be one path component on NTFS, APFS and ext4 alike."""
     return not (
         name in {"", ".", ".."}
+        or _ILLEGAL.search(name)
         or len(name.encode()) > MAX_FILE_NAME
         or name[-1] in " ."
         or _RESERVED.fullmatch(name)
-        or _ILLEGAL.search(name)
     )

@@ -1,7 +1,7 @@
 """Real plans from the real TensorRT-RTX builder, on a machine without a GPU."""
 
 import logging
-import os
+import signal
 from contextlib import contextmanager
 
 import numpy as np
@@ -246,8 +246,8 @@ def test_quantized_weights_stay_small(build, kind, bits, scale, attributes):
 
 
 class _Recorder:
-    def __init__(self, interrupt=False):
-        self.stages, self.interrupt = [], interrupt
+    def __init__(self, during=lambda: None):
+        self.stages, self.during = [], during
 
     @contextmanager
     def stage(self, label, total=None, unit="B"):
@@ -255,8 +255,8 @@ class _Recorder:
 
         def advance(amount):
             done.append(amount)
-            if self.interrupt and len(done) > 5:
-                raise KeyboardInterrupt
+            if len(done) == 5:
+                self.during()
 
         yield advance
         self.stages.append((label, total, unit, sum(done)))
@@ -272,10 +272,20 @@ def test_progress_is_reported_in_steps_and_bytes(build, small):
 
 
 def test_interrupt_stops_the_build_and_leaves_no_file(build, small, tmp_path):
+    progress = _Recorder(lambda: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
-        build(small, progress=_Recorder(interrupt=True))
+        build(small, progress=progress)
+    assert progress.stages[0][3] < 10
     assert list(tmp_path.iterdir()) == []
     assert build(small)
+
+
+def test_error_of_whoever_watches_stops_the_build(build, small):
+    def fail():
+        raise OSError("terminal is gone")
+
+    with pytest.raises(OSError, match="terminal is gone"):
+        build(small, progress=_Recorder(fail))
 
 
 def test_builders_log_is_quiet_and_reaches_logging(build, small, caplog, capfd):
@@ -293,10 +303,11 @@ def test_plan_without_its_weights_is_refused(build, small, monkeypatch):
 
 def test_folder_that_is_not_there_is_a_storage_error(build):
     with pytest.raises(StorageError, match="cannot write a plan of"):
-        build(_matmul(), name=os.path.join("missing", "plan"))
+        build(_matmul(), name="missing/plan")
 
 
-def test_built_plan_is_refused_on_a_machine_without_a_gpu(build, tmp_path):
+def test_built_plan_is_refused_on_a_machine_without_a_gpu(build, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     graph = _matmul()
     plan = build(graph)
     config = PlanConfig(

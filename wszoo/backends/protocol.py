@@ -75,8 +75,11 @@ class Engine(Protocol):
         """The backend's own object: an ``ICudaEngine`` or an ``InferenceSession``."""
         ...
 
-    def __call__(self, **arrays: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    def __call__(self, **arrays: Any) -> dict[str, NDArray[Any]]:  # noqa: ANN401 - see Args
         """Run once.
+
+        Args:
+            **arrays: for each input a NumPy array, or any that speaks DLPack (on the GPU where the backend runs there).
 
         Raises:
             UsageError: an input is missing, unknown, or of another element type.
@@ -116,7 +119,10 @@ class Backend(Protocol):
 
         Raises:
             BuildError: the parser or the builder refused; the message names the node and the reason.
+            UsageError: profiles and dynamic inputs do not fit.
+            IncompatibleError: an input or output has a type that cannot be given as an array.
             MissingExtraError: the builder is not installed.
+            StorageError: the file cannot be written.
         """
         ...
 
@@ -126,5 +132,6 @@ class Backend(Protocol):
         Raises:
             MissingExtraError: the runtime is not installed.
             IncompatibleError: the runtime or GPU refuses the plan.
+            MalformedError: the graph and its tensors do not belong together, or the file is no plan.
         """
         ...

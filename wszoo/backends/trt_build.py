@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from wszoo.backends.inputs import check_values
+from wszoo.backends.interrupts import deferred_interrupt
 from wszoo.backends.trt_log import logger
 from wszoo.backends.trt_parse import parse
 from wszoo.backends.trt_plan import read_header
@@ -49,6 +50,14 @@ def build_plan(
         StorageError: the file cannot be written.
     """
     check_values(job.component, job.graph)
+    with deferred_interrupt() as interrupted:
+        plan = _build(trt, job, configure, interrupted)
+    with memoryview(plan) as data:
+        _check(job, data, tag)
+        _write(job, data, out)
+
+
+def _build(trt: Any, job: BuildJob, configure: Callable[[Any], None], interrupted: list[int]) -> Any:  # noqa: ANN401
     log, theirs = logger(trt)
     builder = trt.Builder(theirs)
     parsed = parse(trt, builder, job.graph, job.component, log)
@@ -57,19 +66,15 @@ def build_plan(
     add_profiles(builder, parsed.network, config, job.profiles)
     mark = log.mark()
     with job.progress.stage(f"build {job.component} for {job.target.name}", unit="steps") as advance:
-        monitor = _monitor(trt, advance)
+        monitor = _monitor(trt, advance, interrupted)
         config.progress_monitor = monitor
         plan = builder.build_serialized_network(parsed.network, config)
-    if monitor.interrupted is not None:
-        raise monitor.interrupted
+    if monitor.error is not None:
+        raise monitor.error
     if plan is None:
-        raise BuildError(
-            f"the builder refuses {job.component!r} for {job.target.name}: {log.reason(mark)}",
-            hint=_hint(log.reason(mark)),
-        )
-    with memoryview(plan) as data:
-        _check(job, data, tag)
-        _write(job, data, out)
+        reason = log.reason(mark)
+        raise BuildError(f"the builder refuses {job.component!r} for {job.target.name}: {reason}", hint=_hint(reason))
+    return plan
 
 
 def _check(job: BuildJob, plan: memoryview, tag: bytes) -> None:
@@ -106,13 +111,13 @@ def _hint(reason: str) -> str:
     return "see the builder's log with --debug; the target 'portable' runs any graph that ONNX Runtime takes"
 
 
-def _monitor(trt: Any, advance: Callable[[int], None]) -> Any:  # noqa: ANN401
-    """An ``IProgressMonitor`` that counts steps, and cancels the build when Python wants to be interrupted."""
+def _monitor(trt: Any, advance: Callable[[int], None], interrupted: list[int]) -> Any:  # noqa: ANN401
+    """An ``IProgressMonitor`` that counts steps, and cancels the build when Python wants to stop."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc] # a class without type information
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
-            self.interrupted: BaseException | None = None
+            self.error: Exception | None = None
 
         def phase_start(self, name: str, parent: str | None, steps: int) -> None:
             """Phases nest and do not tell how long they take: only their steps are counted."""
@@ -121,11 +126,10 @@ def _monitor(trt: Any, advance: Callable[[int], None]) -> Any:  # noqa: ANN401
             """Nothing to do."""
 
         def step_complete(self, name: str, step: int) -> bool:  # noqa: ARG002 - TensorRT's signature
-            # An exception, Ctrl-C among them, must not travel through TensorRT's frames: it would end the process.
             try:
                 advance(1)
-            except BaseException as error:  # noqa: BLE001
-                self.interrupted = self.interrupted or error
-            return self.interrupted is None
+            except Exception as error:  # noqa: BLE001 - raised again after the build; TensorRT's binding would swallow it
+                self.error = self.error or error
+            return self.error is None and not interrupted
 
     return Monitor()

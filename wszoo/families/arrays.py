@@ -55,8 +55,8 @@ def array_from_npy(stream: IO[bytes], size: int, what: str) -> NDArray[Any]:
         version = np.lib.format.read_magic(stream)
         reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = reader(stream)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError, EOFError) as error:
-        raise MalformedError(f"{what} is not a NumPy array file: {error}") from error
+    except Exception as error:  # NumPy evaluates the header: tokenize.TokenError, SyntaxError, RecursionError, ...
+        raise MalformedError(f"{what} is not a NumPy array file: {type(error).__name__}") from error
     if dtype.hasobject or dtype.itemsize == 0 or dtype.fields is not None:
         raise MalformedError(f"{what} holds {dtype}, and only arrays of plain numbers are read")
     nbytes = math.prod(shape) * dtype.itemsize

@@ -85,7 +85,7 @@ class RunnableComponent(Protocol):
         """What it gives."""
         ...
 
-    def __call__(self, **arrays: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    def __call__(self, **arrays: Any) -> dict[str, NDArray[Any]]:  # noqa: ANN401 - anything that speaks DLPack
         """Run once."""
         ...
 

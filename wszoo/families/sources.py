@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wszoo.errors import LimitError, StorageError, UsageError
+from wszoo.errors import LimitError, NotFoundError, StorageError, UsageError
 from wszoo.names import is_portable_file_name
 
 if TYPE_CHECKING:
@@ -54,10 +54,13 @@ def read_asset(path: Path) -> bytes:
     """Read one small file.
 
     Raises:
+        NotFoundError: no such file.
         UsageError: not a regular file.
         LimitError: over 16 MiB.
         StorageError: it cannot be read.
     """
+    if not path.exists():
+        raise NotFoundError(f"no such file: {path}")
     if path.is_symlink() or not path.is_file():
         raise UsageError(f"{path} is not a regular file", hint="assets are plain files in one folder, without links")
     try:

@@ -126,8 +126,8 @@ def compare(
         name: for messages.
 
     Raises:
-        BuildError: they differ, either gives a number that is not finite, or no output depends on the inputs by more
-            than the tolerance; or ONNX Runtime refuses the graph.
+        BuildError: they differ, either gives a number that is not finite, or no output depends on the inputs
+            (:meth:`Comparison.require_meaning`); or ONNX Runtime refuses the graph.
         MissingExtraError: torch or onnxruntime is not installed.
     """
     torch = require_torch()

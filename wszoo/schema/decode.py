@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 MAX_DOCUMENT = 64 << 20  # a config with 100,000 tensors takes about 20 MB
 MAX_MANIFEST = 4 << 20  # what registries accept
+_MAX_REASON = 500  # characters: msgspec repeats the offending value, which may have megabytes
 
 
 def _decode_hook(kind: type[T], value: object) -> T:
@@ -69,7 +70,8 @@ def decode(data: bytes | memoryview, kind: type[T], *, what: str, limit: int = M
     except IntegrityError as error:
         raise MalformedError(f"{what}: {error.message}", hint=error.hint) from error
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
-        raise MalformedError(f"{what} is malformed: {error}", hint="distrust its source, or pull it again") from error
+        reason = str(error)[:_MAX_REASON]
+        raise MalformedError(f"{what} is malformed: {reason}", hint="distrust its source, or pull it again") from error
 
 
 def encode(document: msgspec.Struct) -> bytes:

@@ -74,7 +74,8 @@ def graph_from_file(path: Path) -> Graph:
         raise StorageError(f"cannot read {path}: {error.strerror}") from error
     except Exception as error:  # protobuf raises its own DecodeError, whose module has moved between versions
         raise MalformedError(f"{path} is not an ONNX model: {error}") from error
-    return graph_from_model(model, path.parent, name=str(path))
+    # A hub's cache links every file to a folder of blobs, so data may also lie beside what the model's own link names.
+    return _take_apart(model, _ExternalFiles((path.parent, path.resolve().parent), str(path)))
 
 
 def graph_from_model(model: onnx.ModelProto, folder: Path | None = None, *, name: str = "the model") -> Graph:
@@ -88,11 +89,15 @@ def graph_from_model(model: onnx.ModelProto, folder: Path | None = None, *, name
     Raises:
         MalformedError: external data outside ``folder`` or past its file's end; no graph; two tensors of one name.
     """
+    return _take_apart(model, _ExternalFiles((folder,) if folder else (), name))
+
+
+def _take_apart(model: onnx.ModelProto, files: _ExternalFiles) -> Graph:
     if not model.graph.node:
-        raise MalformedError(f"{name} has no nodes: it is not an ONNX model, or an empty one")
-    taker = _Taker(_ExternalFiles(folder, name))
+        raise MalformedError(f"{files.model} has no nodes: it is not an ONNX model, or an empty one")
+    taker = _Taker(files)
     taker.take(model.graph)
-    inner = set(taker.tensors)
+    inner = {init.name for init in model.graph.initializer}  # before IR version 4 each is listed as an input too
     inputs = tuple(_value(value) for value in model.graph.input if value.name not in inner)
     outputs = tuple(_value(value) for value in model.graph.output)
     _drop_notes(model)
@@ -136,8 +141,8 @@ def scalars(proto: bytes) -> list[tuple[str, bytes]]:
     for graph in _graphs(model.graph):
         values.update({init.name: init for init in graph.initializer})
         for node in graph.node:
-            if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
-                values[node.output[0]] = node.attribute[0].t
+            if (constant := _constant(node)) is not None:
+                values[node.output[0]] = constant
             elif node.op_type in {"Mul", "Div"}:
                 used.update(node.input)
     found: dict[tuple[str, bytes], None] = {}
@@ -145,7 +150,7 @@ def scalars(proto: bytes) -> list[tuple[str, bytes]]:
         tensor = values[name]
         dtype = dtype_from_onnx(tensor.data_type)
         if dtype.is_float and math.prod(tensor.dims) == 1 and tensor.data_location != _EXTERNAL:
-            found[dtype.name, onnx.numpy_helper.to_array(tensor).tobytes()] = None
+            found[dtype.name, _inline(tensor, dtype.nbytes(tensor.dims)).tobytes()] = None
     return sorted(found)
 
 
@@ -189,9 +194,10 @@ class _Taker:
     def _constants_to_initializers(self, graph: onnx.GraphProto) -> None:
         kept = []
         for node in graph.node:
-            if node.op_type == "Constant" and node.domain in {"", "ai.onnx"} and _is_weight(node.attribute[0].t):
+            constant = _constant(node)
+            if constant is not None and (constant.data_location == _EXTERNAL or _is_weight(constant)):
                 tensor = onnx.TensorProto()
-                tensor.CopyFrom(node.attribute[0].t)
+                tensor.CopyFrom(constant)
                 tensor.name = node.output[0]
                 graph.initializer.append(tensor)
             else:
@@ -205,6 +211,8 @@ class _Taker:
         if init.name in self.tensors:
             raise MalformedError(f"two tensors are named {init.name!r}, in different subgraphs")
         dtype, shape = dtype_from_onnx(init.data_type), tuple(init.dims)
+        if any(dimension < 0 for dimension in shape):
+            raise MalformedError(f"tensor {init.name!r} has the shape {list(shape)}")
         nbytes = dtype.nbytes(shape)
         flat = self._files.map(init, nbytes) if init.data_location == _EXTERNAL else _inline(init, nbytes)
         if nbytes < MIN_TENSOR or (init.data_type in _INTEGERS and nbytes <= MAX_SHAPE_TENSOR):
@@ -218,6 +226,19 @@ class _Taker:
         init.CopyFrom(bare)
 
 
+def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    """The value of a Constant node; None for other nodes, and for integers, strings and sparse tensors."""
+    if node.op_type != "Constant" or node.domain not in {"", "ai.onnx"} or len(node.output) != 1:
+        return None
+    for attribute in node.attribute:
+        if attribute.name == "value":
+            return attribute.t
+        if attribute.name in {"value_float", "value_floats"}:
+            values = attribute.f if attribute.name == "value_float" else attribute.floats
+            return onnx.numpy_helper.from_array(np.array(values, np.float32))
+    return None
+
+
 def _is_weight(tensor: onnx.TensorProto) -> bool:
     if tensor.data_type in {onnx.TensorProto.STRING, onnx.TensorProto.UNDEFINED}:
         return False
@@ -229,8 +250,10 @@ def _inline(init: onnx.TensorProto, nbytes: int) -> Bytes:
     if init.HasField("raw_data"):
         flat = np.frombuffer(init.raw_data, np.uint8)
     else:  # typed fields (float_data, int32_data): let onnx unpack them
-        array = np.ascontiguousarray(onnx.numpy_helper.to_array(init))
-        proto = onnx.numpy_helper.from_array(array)
+        try:
+            proto = onnx.numpy_helper.from_array(np.ascontiguousarray(onnx.numpy_helper.to_array(init)))
+        except (ValueError, TypeError, OverflowError) as error:
+            raise MalformedError(f"tensor {init.name!r} of shape {list(init.dims)} is malformed: {error}") from error
         flat = np.frombuffer(proto.raw_data, np.uint8)
     if len(flat) != nbytes:
         raise MalformedError(f"tensor {init.name!r} of shape {list(init.dims)} has {len(flat)} bytes, not {nbytes}")
@@ -238,16 +261,21 @@ def _inline(init: onnx.TensorProto, nbytes: int) -> Bytes:
 
 
 class _ExternalFiles:
-    """Maps external data; each file once."""
+    """Maps external data; each file once.
 
-    def __init__(self, folder: Path | None, model: str) -> None:
-        self._folder = folder
-        self._model = model
+    Args:
+        folders: where locations start, then others that its links may lead to; empty when there is no external data.
+        model: for error messages.
+    """
+
+    def __init__(self, folders: tuple[Path, ...], model: str) -> None:
+        self.model = model
+        self._folders = folders
         self._maps: dict[str, Bytes] = {}
 
     def map(self, init: onnx.TensorProto, nbytes: int) -> Bytes:
         info = {entry.key: entry.value for entry in init.external_data}
-        where = f"external data of tensor {init.name!r} in {self._model}"
+        where = f"external data of tensor {init.name!r} in {self.model}"
         try:
             offset, length = int(info.get("offset", 0)), int(info.get("length", nbytes))
         except ValueError:
@@ -273,14 +301,15 @@ class _ExternalFiles:
 
     def _inside(self, location: str, where: str) -> Path:
         pure = PurePosixPath(location)
-        outside = pure.is_absolute() or PureWindowsPath(location).drive or ".." in pure.parts or "\\" in location
-        if self._folder is None or not location or outside:
+        outside = pure.is_absolute() or PureWindowsPath(location).drive or ".." in pure.parts
+        outside = outside or "\\" in location or "\0" in location
+        if not self._folders or not location or outside:
             raise MalformedError(
                 f"{where} points outside the model's folder: {location!r}",
                 hint="put the data file beside the model and save the model again",
             )
-        path = self._folder / pure
-        if not path.resolve().is_relative_to(self._folder.resolve()):
+        path = self._folders[0] / pure
+        if not any(path.resolve().is_relative_to(folder.resolve()) for folder in self._folders):
             raise MalformedError(f"{where} leaves the model's folder through a link: {location!r}")
         return path
 

@@ -2,7 +2,8 @@
 
 It is a fake: it shows that wszoo calls in the right order with the right arguments, not that TensorRT accepts them. Its
 signatures, return values and refusals follow tensorrt_rtx 1.7.1 and cuda-bindings 13. A plan is a real header and JSON;
-every output is its input doubled. "Device memory" is host memory of its own, with every copy checked against its bounds.
+every output is its input doubled. "Device memory" is host memory of its own, and every copy is checked against its
+bounds.
 """
 
 import ctypes
@@ -24,8 +25,8 @@ def make_plan(tensors, profiles=(), *, release=(1, 7, 1, 116), tag=b"vtrt"):
 
 class FakeCuda(ModuleType):
     class cudaMemcpyKind(enum.IntEnum):  # noqa: N801
-        cudaMemcpyHostToDevice = 1
-        cudaMemcpyDeviceToHost = 2
+        cudaMemcpyHostToDevice = 1  # noqa: N815
+        cudaMemcpyDeviceToHost = 2  # noqa: N815
 
     def __init__(self, devices=1, room=1 << 30):
         super().__init__("cuda.bindings.runtime")
@@ -208,10 +209,10 @@ class Context:
             return False
         for name, (kind, _, source) in self.engine.tensors.items():
             if source is not None:
-                shape, kind = self.shapes[source], np.dtype(_TYPES[kind])
-                size = int(np.prod(shape)) * kind.itemsize
-                given = self._at(source, size).view(kind)
-                self._at(name, size).view(kind)[:] = given + given
+                numpy = np.dtype(_TYPES[kind])
+                size = int(np.prod(self.shapes[source])) * numpy.itemsize
+                given = self._at(source, size).view(numpy)
+                self._at(name, size).view(numpy)[:] = given + given
         return True
 
     def _at(self, name, size):

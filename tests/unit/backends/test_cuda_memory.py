@@ -7,8 +7,9 @@ from wszoo.backends.cuda_memory import Buffer, Cuda, Stream
 from wszoo.errors import IncompatibleError, MissingExtraError
 
 
-def test_machine_without_a_driver_is_told_so():
-    """Real: cuda-bindings on a machine without an NVIDIA driver."""
+def test_machine_without_a_driver_is_told_so(monkeypatch):
+    """Real: cuda-bindings on a machine without an NVIDIA driver, or with its GPUs hidden."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     with pytest.raises(IncompatibleError, match="testing needs an NVIDIA GPU and its driver") as error:
         Cuda.open(extra="rtx", purpose="testing")
     assert "portable" in error.value.hint

@@ -43,7 +43,7 @@ def test_weight_of_another_shape_is_refused(linear):
 def test_initializer_that_points_to_a_file_is_refused(linear):
     model = onnx.ModelProto.FromString(linear.proto)
     model.graph.initializer[0].external_data[0].value = "../../etc/passwd"
-    with pytest.raises(MalformedError, match="in '../../etc/passwd'"):
+    with pytest.raises(MalformedError, match=r"in '\.\./\.\./etc/passwd'"):
         split(dataclasses.replace(linear, proto=model.SerializeToString()))
 
 

@@ -9,8 +9,9 @@ from wszoo.errors import IncompatibleError, MalformedError, MissingExtraError, S
 BACKEND = TensorRTRTXBackend()
 
 
-def test_machine_without_a_gpu_is_refused_before_native_code_sees_the_plan(plan_of):
-    """Real: the installed tensorrt_rtx and cuda-bindings on a machine without a driver."""
+def test_machine_without_a_gpu_is_refused_before_native_code_sees_the_plan(plan_of, monkeypatch):
+    """Real: the installed tensorrt_rtx and cuda-bindings without a driver, or with the GPUs hidden."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     with pytest.raises(IncompatibleError, match="running a plan for rtx-sm89 with TensorRT-RTX needs an NVIDIA GPU"):
         BACKEND.load(plan_of())
 

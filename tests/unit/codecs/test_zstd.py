@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import zstandard
 from hypothesis import given, settings
@@ -12,7 +14,9 @@ from wszoo.errors import IntegrityError, LimitError, MalformedError
 
 
 @settings(deadline=None)
-@given(data=st.binary(max_size=4096), dictionary=st.one_of(st.none(), st.binary(max_size=512)), level=st.integers(1, 22))
+@given(
+    data=st.binary(max_size=4096), dictionary=st.one_of(st.none(), st.binary(max_size=512)), level=st.integers(1, 22)
+)
 def test_what_is_compressed_is_restored(data, dictionary, level):
     frame = zstd.compress(data, level=level, dictionary=dictionary)
     assert zstd.decompress(frame, size=len(data), dictionary=dictionary) == data
@@ -81,10 +85,8 @@ def test_a_damaged_frame_gives_another_result_or_an_error(place, value):
     data = b"some text that compresses, some text that compresses" * 9
     frame = bytearray(zstd.compress(data, level=19))
     frame[place % len(frame)] ^= value
-    try:
+    with contextlib.suppress(IntegrityError):
         assert len(zstd.decompress(bytes(frame), size=len(data))) == len(data)
-    except IntegrityError:
-        pass
 
 
 @pytest.mark.parametrize("cut", range(1, 30))

@@ -36,7 +36,9 @@ def sample_plan():
     joined = np.concatenate([a.reshape(16, -1), b.reshape(16, -1)], axis=1).tobytes()
     kernel = np.zeros((8, 3, 3, 4), np.float32)
     kernel[..., :3] = c.view(np.float32).reshape(8, 3, 3, 3).transpose(0, 2, 3, 1)
-    return np.frombuffer(b"head" * 10 + joined + b"middle" + kernel.tobytes() + a[100:900].tobytes() + b"tail", np.uint8)
+    return np.frombuffer(
+        b"head" * 10 + joined + b"middle" + kernel.tobytes() + a[100:900].tobytes() + b"tail", np.uint8
+    )
 
 
 PLAN = sample_plan()

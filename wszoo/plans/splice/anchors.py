@@ -1,8 +1,8 @@
 """Anchors: 16 bytes out of every few kilobytes of every view, sorted so that a plan's bytes can be looked up.
 
-A view is cut into segments of 32 bytes (small tensors) to 4 KiB, rows where rows are that long, parts of rows where they
-are longer, so that cut or interleaved columns still hold anchors. An anchor is taken at a segment's first place that does
-not look like zeros, a constant or small numbers, which would be found everywhere.
+A view is cut into segments of 32 bytes (small tensors) to 4 KiB: rows where rows are that long, parts of rows where
+they are longer, so that cut or interleaved columns still hold anchors. An anchor is taken at a segment's first place
+that does not look like zeros, a constant or small numbers, which would be found everywhere.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def mixed(low: Keys, high: Keys) -> Keys:
 
 
 def row_length(layout: Layout, shape: tuple[int, ...]) -> int:
-    """Bytes in a view's natural row: its last axis (or that of the tensor's ``shape``), with outer ones if too short."""
+    """Bytes in a view's natural row: its last axis, or the tensor's if it is in place, with outer ones if too short."""
     if not layout.is_stored:
         shape = layout.view_shape
     size = math.prod(shape[-1:]) * layout.target.bits // 8

@@ -1,7 +1,7 @@
 """Columns of whole numbers as bytes: LEB128, one column after the other, so that zstd sees like beside like.
 
-A *column* is its length in bytes (one LEB128 number), then its numbers: seven bits a byte, the lowest first, the top bit
-set on every byte but the last. Signed columns are zigzag coded: 0, -1, 1, -2, 2 become 0, 1, 2, 3, 4.
+A *column* is its length in bytes (one LEB128 number), then its numbers: seven bits a byte, the lowest first, the top
+bit set on every byte but the last. Signed columns are zigzag coded: 0, -1, 1, -2, 2 become 0, 1, 2, 3, 4.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def encode(values: Ints) -> bytes:
     more = np.zeros(rests.shape, np.bool_)
     more[:, :-1] = rests[:, 1:] > 0
     digits = ((rests & 127) | (more * 128)).astype(np.uint8)
-    payload = digits[(rests > 0) | (np.arange(_MAX_BYTES) == 0)].tobytes()
+    payload: bytes = digits[(rests > 0) | (np.arange(_MAX_BYTES) == 0)].tobytes()
     return number(len(payload)) + payload
 
 

@@ -1,10 +1,10 @@
 """The splice program: a plan as literal bytes and copies out of views, and its byte format.
 
-A plan is cut into *blocks*, in order. A block is a matrix of ``rows`` rows that are ``pitch`` bytes apart; each row holds
-*pieces*, one behind the other, every piece a run of bytes from a view that advances by its ``stride`` from row to row.
-A plain copy is a block of one row and one piece; a fused QKV matrix is one block of three pieces. Bytes that no piece
-covers (between blocks, between a row's pieces, behind a row's last piece up to the next row) are literals, kept in the
-order of the plan. Blocks do not overlap, so neither do copies.
+A plan is cut into *blocks*, in order. A block is a matrix of ``rows`` rows that are ``pitch`` bytes apart; each row
+holds *pieces*, one behind the other, every piece a run of bytes from a view that advances by its ``stride`` from row to
+row. A plain copy is a block of one row and one piece; a fused QKV matrix is one block of three pieces. Bytes that no
+piece covers (between blocks, between a row's pieces, behind a row's last piece up to the next row) are literals, kept
+in the order of the plan. Blocks do not overlap, so neither do copies.
 
 Byte format (*body*, version 1)
 -------------------------------
@@ -56,7 +56,7 @@ _MAX_SCALAR = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blocks:
-    """Columns over blocks, in plan order. ``start`` and ``pitch`` are bytes; ``first`` indexes pieces and has one more."""
+    """Columns over blocks, in plan order; ``start``, ``pitch`` in bytes. ``first`` indexes pieces and has one more."""
 
     start: Ints
     rows: Ints
@@ -66,7 +66,7 @@ class Blocks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pieces:
-    """Columns over pieces. ``column`` is the offset in the block's row, ``source`` in the view; all but ``view`` bytes."""
+    """Columns over pieces: ``column`` is the offset in the block's row, ``source`` that in the view, in bytes."""
 
     column: Ints
     view: Ints
@@ -253,7 +253,8 @@ def _piece_places(blocks: Blocks) -> tuple[Ints, Mask]:
 
 def _row_ends(blocks: Blocks, pieces: Pieces) -> Ints:
     last = blocks.first[1:] - 1
-    return pieces.column[last] + pieces.length[last]
+    ends: Ints = pieces.column[last] + pieces.length[last]
+    return ends
 
 
 def _by_view(view: Ints) -> tuple[Ints, Mask]:

@@ -1,8 +1,8 @@
 """Find anchors in a plan: one multiplication and one table look-up for each position, more only for the few that pass.
 
-The plan is taken region by region, and only where nothing has been explained yet: a copy that one region's anchors lead to
-usually explains many regions behind it, which then are never looked at. So a plan of large tensors is read at the speed of
-a comparison.
+The plan is taken region by region, and only where nothing has been explained yet: a copy that one region's anchors lead
+to usually explains many regions behind it, which then are never looked at. So a plan of large tensors is read at the
+speed of a comparison.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Hits:
 
 
 class Cover:
-    """Which grains of 16 or 64 bytes of a plan are wholly explained. It steers the search; exact ranges are settled later.
+    """Which grains (16 or 64 bytes) of a plan are wholly explained. It steers the search; tiling settles exact ranges.
 
     Args:
         size: bytes in the plan.

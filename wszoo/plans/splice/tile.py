@@ -1,9 +1,9 @@
 """Lay verified copies into blocks that do not overlap.
 
-Copies may overlap where rows are ambiguous or equal by chance, and the rows of several copies interleave where the builder
-concatenated matrices by columns. Copies whose extents overlap form a *cluster*. In a cluster, the plan is seen as a matrix
-of the dominant pitch, each copy as rectangles in it; between two rows where a rectangle begins or ends lies a *band*, and
-a band is a block.
+Copies may overlap where rows are ambiguous or equal by chance, and the rows of several copies interleave where the
+builder concatenated matrices by columns. Copies whose extents overlap form a *cluster*. In a cluster, the plan is seen
+as a matrix of the dominant pitch, each copy as rectangles in it; between two rows where a rectangle begins or ends lies
+a *band*, and a band is a block.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rectangle:
-    """Rows ``top`` to ``bottom`` and columns ``left`` to ``right`` of a cluster, and where its first byte comes from."""
+    """Rows ``top`` to ``bottom``, columns ``left`` to ``right`` of a cluster, and where the first byte comes from."""
 
     top: int
     bottom: int
@@ -159,35 +159,41 @@ def _tail(part: Part, cut: int) -> Part | None:
 
 def _rectangles(copy: Copy, origin: int, pitch: int) -> Iterator[_Rectangle]:
     row, column = divmod(copy.target - origin, pitch)
-    if copy.rows == 1:
-        yield from _wrapped(copy.view, copy.source, copy.length, row, column, pitch)
-    elif copy.pitch == pitch:
+    if copy.pitch == pitch and copy.rows > 1:
         inside = min(copy.length, pitch - column)
-        for skip, length in ((0, inside), (inside, copy.length - inside)):
-            if length > 0:
-                top, left = (row, column) if not skip else (row + 1, 0)
-                yield _Rectangle(
-                    top=top,
-                    bottom=top + copy.rows,
-                    left=left,
-                    right=left + length,
-                    view=copy.view,
-                    source=copy.source + skip,
-                    stride=copy.stride,
-                )
+        left = _Rectangle(
+            top=row,
+            bottom=row + copy.rows,
+            left=column,
+            right=column + inside,
+            view=copy.view,
+            source=copy.source,
+            stride=copy.stride,
+        )
+        yield left
+        if inside < copy.length:
+            yield replace(
+                left,
+                top=left.top + 1,
+                bottom=left.bottom + 1,
+                left=0,
+                right=copy.length - inside,
+                source=copy.source + inside,
+            )
     elif copy.rows <= _MAX_EXPLODED:
         for number in range(copy.rows):
-            row, column = divmod(copy.target + number * copy.pitch - origin, pitch)
-            yield from _wrapped(copy.view, copy.source + number * copy.stride, copy.length, row, column, pitch)
+            yield from _wrapped(copy.from_row(number, 1), origin, pitch)
 
 
-def _wrapped(view: int, source: int, length: int, row: int, column: int, pitch: int) -> Iterator[_Rectangle]:
+def _wrapped(copy: Copy, origin: int, pitch: int) -> Iterator[_Rectangle]:
     """A contiguous copy as a part of a row, whole rows, and a part of a row."""
+    row, column = divmod(copy.target - origin, pitch)
+    source, length = copy.source, copy.length
     while length > 0:
         rows = max(1, length // pitch) if column == 0 else 1
         width = min(length, pitch - column)
         yield _Rectangle(
-            top=row, bottom=row + rows, left=column, right=column + width, view=view, source=source, stride=pitch
+            top=row, bottom=row + rows, left=column, right=column + width, view=copy.view, source=source, stride=pitch
         )
         source, length, row, column = source + rows * width, length - rows * width, row + rows, 0
 

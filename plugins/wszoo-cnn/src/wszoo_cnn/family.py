@@ -38,6 +38,7 @@ COMPARED_BATCHES = (1, 2, 5)
 
 _BATCHES = (1, 2, 4, 8, 16, 32, 64)
 _MAX_EDGE = 8192
+_BLOBS = 5  # to an edge
 
 
 class CnnFamily:
@@ -162,8 +163,7 @@ def _compare(
 
     def cases() -> Iterator[dict[str, NDArray[Any]]]:
         for seed, batch in enumerate(COMPARED_BATCHES):
-            noise = np.random.default_rng(seed).standard_normal((batch, 3, *size), np.float32)
-            yield {"pixel_values": noise.astype(PRECISIONS[precision])}
+            yield {"pixel_values": noise(seed, batch, *size).astype(PRECISIONS[precision])}
             advance(1)
 
     result = compare(graph, checkpoint.module, cases(), tolerance=TOLERANCES[precision])
@@ -171,6 +171,22 @@ def _compare(
     if classes != len(checkpoint.labels):
         raise BuildError(f"the model has {classes} classes, and its config names {len(checkpoint.labels)}")
     return result
+
+
+def noise(seed: int, batch: int, height: int, width: int) -> NDArray[np.float32]:
+    """Seeded images to compare on: blobs, grain, and a cast of colour, of about the range of normalised pixels.
+
+    Grain alone would not do: a classifier averages over the picture, and all grain looks the same to it.
+
+    Returns:
+        ``(batch, 3, height, width)``.
+    """
+    generator = np.random.default_rng(seed)
+    rows, columns = (np.arange(edge) * _BLOBS // edge for edge in (height, width))
+    blobs = generator.standard_normal((batch, 3, _BLOBS, _BLOBS), np.float32)[:, :, rows][:, :, :, columns]
+    cast = generator.standard_normal((batch, 3, 1, 1), np.float32)
+    grain = generator.standard_normal((batch, 3, height, width), np.float32)
+    return blobs + cast + np.float32(0.3) * grain
 
 
 def _assets(folder: Path, checkpoint: Checkpoint, size: tuple[int, int]) -> dict[str, bytes]:

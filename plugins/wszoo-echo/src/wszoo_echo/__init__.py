@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wszoo.errors import NotFoundError, UsageError
+from wszoo.errors import UsageError
 from wszoo.families.demo import run_demo
 from wszoo.families.profiles import profiles_for
 from wszoo.families.protocol import DemoResult, Export, ExportedComponent
@@ -36,8 +36,6 @@ class EchoFamily:
         check_options(request.options, {})
         if request.precision not in {"", "fp32"}:
             raise UsageError(f"no precision {request.precision!r}", hint="the family 'echo' exports fp32")
-        if not request.source.is_file():
-            raise NotFoundError(f"no such file: {request.source}")
         text = read_asset(request.source).decode(errors="replace").strip()
         graph = _graph(_gain(text))
         profiles = profiles_for(graph.inputs, request.profiles, presets=PRESETS, default="small")
@@ -59,7 +57,7 @@ def _gain(text: str) -> float:
         gain = float(text)
     except ValueError:
         gain = float("nan")
-    if not abs(gain) <= np.finfo(np.float32).max:  # this way round it refuses NaN too
+    if not abs(gain) <= float(np.finfo(np.float32).max):  # this way round it refuses NaN too
         raise UsageError(f"not a number: {text[:40]!r}", hint="the source holds one number, such as 2.5")
     return gain
 
