@@ -21,6 +21,7 @@ from wszoo.publish import Published, publish, read_published, write_model, write
 from wszoo.schema import model as model_schema
 from wszoo.schema.model import Component, ModelConfig
 from wszoo.schema.plan import SPLICE, SPLICE_BASE, Kind, PlanConfig
+from wszoo.store.built import recall, remember
 from wszoo.store.models import known_models
 from wszoo.version import __version__
 from wszoo.weights.graph import scalars
@@ -69,7 +70,7 @@ class BuildReport:
     Attributes:
         ref: pinned to the index it published.
         built: plans that were built.
-        kept: plans that were there already and still fit.
+        kept: plans that were built before and still fit, also under other tags or by a build that was interrupted.
         new_weight_bytes: stored bytes that the model added to the store's packs.
     """
 
@@ -202,6 +203,7 @@ class _Run:
             provenance={"wszoo": __version__},
         )
         there = next((plan for plan in self._before.plans if _is_plan_for(plan.config, base)), None)
+        there = there or recall(self._store, base)
         if there is not None:
             self._kept.append(there)
             return
@@ -216,7 +218,9 @@ class _Run:
             ),
             out,
         )
-        self._built.append(self._strip(exported, component, base, out))
+        plan = self._strip(exported, component, base, out)
+        remember(self._store, base, plan)
+        self._built.append(plan)
         out.unlink(missing_ok=True)
 
     def _strip(self, exported: ExportedComponent, component: Component, config: PlanConfig, plan: Path) -> PlanDocument:
@@ -241,7 +245,7 @@ class _Run:
         """A splice plan of the same network whose base can serve; one with the same profiles before others."""
         fits = [
             plan
-            for plan in (*self._built, *self._before.plans)
+            for plan in (*self._built, *self._kept, *self._before.plans)
             if plan.config.component == config.component
             and plan.config.graph == config.graph
             and plan.config.target.backend == config.target.backend

@@ -44,9 +44,16 @@ class RemoteDocuments:
 
 
 def missing(store: Store, descriptors: Iterable[Descriptor]) -> list[Descriptor]:
-    """Those of the blobs that are not in the store, each once; those that are get their age renewed."""
+    """Those of the blobs that are not in the store, each once; those that are get their age renewed.
+
+    A blob of another size than its descriptor says counts as missing, so that pulling again repairs a truncated one.
+    """
     unique = {descriptor.digest: descriptor for descriptor in descriptors}
-    return [descriptor for descriptor in unique.values() if not store.blobs.hold(descriptor.digest)]
+    return [
+        descriptor
+        for descriptor in unique.values()
+        if not store.blobs.hold(descriptor.digest) or store.blobs.size(descriptor.digest) != descriptor.size
+    ]
 
 
 def fetch(remote: Remote, store: Store, descriptors: Sequence[Descriptor], progress: Progress, label: str) -> None:

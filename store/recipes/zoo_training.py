@@ -82,7 +82,7 @@ def to_onnx(
     """Export a module as one ONNX file, after checking in ONNX Runtime that it computes what torch computes.
 
     Args:
-        module: in evaluation mode.
+        module: in evaluation mode and half precision: TensorRT-RTX has no fp32 matrix products for Turing.
         example: an argument of ``forward`` for each name.
         outputs: names for what it returns.
         dynamic: for each input, the names of its dynamic dimensions by axis.
@@ -90,7 +90,7 @@ def to_onnx(
     """
     with tempfile.TemporaryDirectory() as folder:
         graph = export_module(module, example, outputs=outputs, folder=Path(folder), dynamic=dynamic)
-        result = compare(graph, module, cases, tolerance=TOLERANCES["fp32"])
+        result = compare(graph, module, cases, tolerance=TOLERANCES["fp16"])
         print("torch and ONNX Runtime differ by at most", max(result.max_abs_error.values()))
         return attach(graph.proto, {tensor.name: tensor for tensor in graph.tensors})
 

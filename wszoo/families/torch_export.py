@@ -114,6 +114,7 @@ def compare(
     cases: Iterable[Mapping[str, NDArray[Any]]],
     *,
     tolerance: Tolerance,
+    truth: torch.nn.Module | None = None,
     name: str = "model",
 ) -> Comparison:
     """Run a graph in ONNX Runtime and the module in torch, and compare every output.
@@ -123,6 +124,8 @@ def compare(
         module: what it was made from.
         cases: inputs by name. Give several seeds, and every dynamic dimension at more than one size.
         tolerance: how far they may lie apart; see :data:`TOLERANCES`.
+        truth: the same module in fp32, for exports in less: the export is compared with it, and may be three times as
+            far off as ``module`` is. None compares with ``module`` alone.
         name: for messages.
 
     Raises:
@@ -133,13 +136,16 @@ def compare(
     torch = require_torch()
     session = GraphSession(graph, name)
     result = Comparison(tolerance=tolerance)
+    names = [value.name for value in graph.outputs]
     for case in cases:
-        ours = session(**case)
-        with torch.inference_mode():
-            theirs = module(**{key: _to_torch(torch, array) for key, array in case.items()})
-        theirs = [theirs] if isinstance(theirs, torch.Tensor) else list(theirs)
-        expected = {value.name: _to_numpy(tensor) for value, tensor in zip(graph.outputs, theirs, strict=True)}
-        result = compare_outputs(result, ours, expected, name)
+        tensors = {key: _to_torch(torch, array) for key, array in case.items()}
+        theirs, noise = _outputs(torch, module, tensors, names), {}
+        if truth is not None:
+            wide = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
+            exact = _outputs(torch, truth, wide, names)
+            noise = {key: float(abs(theirs[key] - exact[key]).max(initial=0)) for key in names}
+            theirs = exact
+        result = compare_outputs(result, session(**case), theirs, name, noise=noise)
     result.require_meaning(name)
     return result
 
@@ -149,6 +155,15 @@ def _innermost(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
     return error
+
+
+def _outputs(
+    torch: ModuleType, module: torch.nn.Module, case: Mapping[str, torch.Tensor], names: Sequence[str]
+) -> dict[str, NDArray[Any]]:
+    with torch.inference_mode():
+        found = module(**case)
+    tensors = [found] if isinstance(found, torch.Tensor) else list(found)
+    return {name: _to_numpy(tensor) for name, tensor in zip(names, tensors, strict=True)}
 
 
 def _check_dynamic(graph: Graph, dynamic: Mapping[str, Mapping[int, str]], name: str) -> None:

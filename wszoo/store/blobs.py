@@ -107,11 +107,20 @@ class Blobs:
             if expected is not None:
                 expected.check(digest, f"blob {expected.short}")
             with storage_errors("store a blob as"):
-                replace(temporary, self.path(digest))
+                self._place(temporary, self.path(digest))
                 sync_folder(self._layout.blobs)
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+    @staticmethod
+    def _place(temporary: Path, path: Path) -> None:
+        try:
+            replace(temporary, path)
+        except PermissionError:
+            # Windows does not replace a file that someone has mapped: then another process was first with it.
+            if not path.exists() or path.stat().st_size != temporary.stat().st_size:
+                raise
 
     def read(self, digest: Digest, *, limit: int) -> bytes:
         """A small blob's bytes, checked against its digest.

@@ -138,7 +138,8 @@ def reachable(source: DocumentSource, descriptor: Descriptor, held: tuple[Digest
     yield descriptor
     index = read_index(source, descriptor)
     for child in index.manifests:
-        if held is not None and child.artifact_type == plan_schema.ARTIFACT and child.digest not in held:
+        # A pull fetches the model and some plans, and nothing of a kind that a later version may add to an index.
+        if held is not None and child.artifact_type != model_schema.ARTIFACT and child.digest not in held:
             continue
         yield child
         manifest = decode(_read(source, child, MAX_MANIFEST), Manifest, what=f"manifest {child.digest}")

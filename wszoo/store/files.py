@@ -56,9 +56,10 @@ def check_room(folder: Path, wanted: int, purpose: str) -> None:
     Raises:
         StorageError: they do not; better known before the first byte than at the last.
     """
-    while not folder.exists():
+    while not folder.exists() and folder != folder.parent:  # on Windows a drive may be missing
         folder = folder.parent
-    free = shutil.disk_usage(folder).free
+    with storage_errors("look at the disk of"):
+        free = shutil.disk_usage(folder).free
     if wanted + SPARE > free:
         raise StorageError(
             f"{wanted} bytes are needed to {purpose}, and only {free} are free at {folder}",

@@ -50,8 +50,10 @@ def collect(store: Store, *, dry_run: bool = False, grace: float = GRACE) -> GcR
 
     Raises:
         IntegrityError: a ref's documents are damaged, so what it needs is unknown: nothing is deleted.
+        UsageError: another tool keeps things in this folder, see :meth:`wszoo.store.refs.Refs.check_ours`.
         StorageError: the file system refuses.
     """
+    store.refs.check_ours()
     store.layout.create()
     with storage_errors("collect garbage in"):
         # The order matters: times first, then refs, so that what becomes reachable meanwhile is younger than the limit.

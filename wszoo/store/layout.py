@@ -10,6 +10,7 @@
         refs/<key>/<generation>/ record.json: one update of one ref (see refs.py)
         engines/<hex>.plan       assembled plans by their sha256; may be deleted at any time
         runtime/<hex>/           what a backend keeps to load a plan faster; may be deleted at any time
+        built/<hex>.json         which plan a build gave, by what it was built from; may be deleted at any time
         leases/                  who is working now, for gc
         quarantine/              damaged blobs that verify --repair put aside
         tmp/                     files that are not finished
@@ -45,6 +46,7 @@ class StoreLayout:
         self.refs = self.private / "refs"
         self.engines = self.private / "engines"
         self.runtime = self.private / "runtime"
+        self.built = self.private / "built"
         self.leases = self.private / "leases"
         self.quarantine = self.private / "quarantine"
         self.tmp = self.private / "tmp"
@@ -64,7 +66,7 @@ class StoreLayout:
             StorageError: the file system refuses.
         """
         with storage_errors("create the store"):
-            for folder in (self.blobs, self.engines, self.runtime, self.leases, self.quarantine, self.tmp):
+            for folder in (self.blobs, self.engines, self.runtime, self.built, self.leases, self.quarantine, self.tmp):
                 folder.mkdir(parents=True, exist_ok=True)
             if not self.marker.exists():
                 write_atomic(self.marker, encode(Layout()), self.tmp)

@@ -23,7 +23,8 @@ def known_models(store: Store, *, last: Ref) -> Iterator[ModelConfig]:
         store: which.
         last: a ref whose model comes last, so that its packs win where several hold a tensor.
     """
-    entries = sorted(store.refs.all(), key=lambda entry: (entry.ref.tagged == last.tagged, entry.ref.name == last.name))
+    readable, _ = store.refs.survey()
+    entries = sorted(readable, key=lambda entry: (entry.ref.tagged == last.tagged, entry.ref.name == last.name))
     for entry in entries:
         with suppress(IntegrityError, NotFoundError):
             index = read_index(store, entry.descriptor)

@@ -2,20 +2,23 @@
 
 Each update of a ref is a folder ``refs/<key>/<generation>/`` with one file in it, made elsewhere and renamed here.
 Renaming a folder onto one that exists and is not empty fails on every file system, so of two writers that read
-generation 7, one makes generation 8 and the other is told. The highest generation counts. A deleted ref is a generation
-without a descriptor.
+generation 7, one makes generation 8 and the other is told. The highest generation counts, and old ones are pruned: a
+slow writer may make generation 8 when 9 and 10 have come and 8 has gone, so who finds a higher one than its own is told
+too. A deleted ref is a generation without a descriptor.
 
 ``<key>`` is a hash of the ref, since tags that differ only in case are one file name on NTFS, and ``con`` is none.
 
 ``index.json`` is derived. Who has renamed it into place looks at the refs once more and writes it again if they have
 changed since; whoever comes last therefore sees every ref that was written before, so the last content is complete.
-A layout that another tool wrote has no ``refs/``: then ``index.json`` is read instead, and adopted at the first write.
+A layout that another tool wrote has no ``refs/``: then ``index.json`` is read instead, and adopted at the first write,
+unless it lists anything that is no ref of ours, which ``index.json`` would lose and gc would delete.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,10 +27,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from wszoo.digest import Digest
-from wszoo.errors import MalformedError, NotFoundError, WszooError
+from wszoo.errors import MalformedError, NotFoundError, UsageError, WszooError
 from wszoo.names import Ref
 from wszoo.schema.decode import MAX_DOCUMENT, MAX_MANIFEST, decode, encode
-from wszoo.schema.oci import REF_NAME, Descriptor, Index
+from wszoo.schema.oci import INDEX, REF_NAME, Descriptor, Index
 from wszoo.store.files import storage_errors, sync_folder, unique_name, write_atomic
 
 if TYPE_CHECKING:
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from wszoo.store.layout import StoreLayout
 
 _RECORD = "record.json"
+_KEY = re.compile(r"[0-9a-f]{32}")
+_GENERATION = re.compile(r"[0-9]{8,18}")
 
 
 class RefRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,10 +82,11 @@ class Refs:
 
     def find(self, ref: Ref) -> Entry | None:
         """The ref's entry, or None when there is none, it was deleted, or it has another digest than the pin."""
-        if self._layout.refs.is_dir():
-            entry = _entry(*self._latest(self._folder(ref)))
-        else:
-            entry = next((entry for entry in self._from_index() if entry.ref.tagged == ref.tagged), None)
+        with storage_errors("read a ref of"):
+            if self._layout.refs.is_dir():
+                entry = _entry(*self._latest(self._folder(ref)))
+            else:
+                entry = next((entry for entry in self._from_index() if entry.ref.tagged == ref.tagged), None)
         if entry is not None and ref.digest not in {None, entry.descriptor.digest}:
             return None
         return entry
@@ -99,13 +105,52 @@ class Refs:
         return entry
 
     def all(self) -> list[Entry]:
-        """Every ref, sorted by name and tag."""
-        if self._layout.refs.is_dir():
-            found = [_entry(*self._latest(folder)) for folder in self._layout.refs.iterdir()]
-            entries = [entry for entry in found if entry is not None]
-        else:
-            entries = self._from_index()
-        return sorted(entries, key=lambda entry: entry.ref.tagged)
+        """Every ref, sorted by name and tag.
+
+        Raises:
+            IntegrityError: one of them is damaged.
+        """
+        entries, damage = self.survey()
+        if damage:
+            raise damage[0]
+        return entries
+
+    def survey(self) -> tuple[list[Entry], list[WszooError]]:
+        """Every ref that can be read, sorted by name and tag, and what is wrong with the others."""
+        entries: list[Entry] = []
+        damage: list[WszooError] = []
+        with storage_errors("read the refs of"):
+            if self._layout.refs.is_dir():
+                # Systems leave files of their own in any folder: desktop.ini, .DS_Store.
+                for folder in filter(lambda path: _KEY.fullmatch(path.name), self._layout.refs.iterdir()):
+                    try:
+                        entry = _entry(*self._latest(folder))
+                    except WszooError as error:
+                        damage.append(error)
+                    else:
+                        entries += [entry] if entry else []
+            else:
+                try:
+                    entries = self._from_index()
+                except WszooError as error:
+                    damage.append(error)
+        return sorted(entries, key=lambda entry: entry.ref.tagged), damage
+
+    def check_ours(self) -> None:
+        """Raise where another tool's ``index.json`` lists something that is no ref of ours.
+
+        Raises:
+            UsageError: it does; nothing here may be rewritten or deleted.
+        """
+        if self._layout.refs.is_dir() or (listed := self._read_index()) is None:
+            return
+        foreign = [each for each in listed.manifests if _foreign(each)]
+        if foreign:
+            name = foreign[0].annotations.get(REF_NAME, "")
+            raise UsageError(
+                f"{self._layout.root} holds what another tool keeps there: {name!r}, {foreign[0].digest}",
+                hint="use a folder of its own with --store or WSZOO_STORE; pulling from this one with --from works",
+            )
 
     def swap(
         self, ref: Ref, descriptor: Descriptor | None, *, held: tuple[Digest, ...] | None, expected: Entry | None
@@ -119,10 +164,12 @@ class Refs:
             expected: what :meth:`find` returned before; None when there was nothing.
 
         Returns:
-            False when the ref is no longer as expected: read it again.
+            True when the ref is now what was asked for. False when it is not, or when others have changed it since:
+            read it again.
 
         Raises:
             StorageError: the file system refuses.
+            UsageError: the folder is another tool's, see :meth:`check_ours`.
         """
         self._layout.create()
         with storage_errors("update a ref in"):
@@ -138,9 +185,11 @@ class Refs:
             update = RefRecord(ref=ref.tagged, descriptor=descriptor, held=held)
             if not self._claim(folder / f"{generation + 1:08d}", update):
                 return False
-            self._prune(folder, generation)
+            last = _generations(folder)[-1:] == [generation + 1]
+            if last:
+                self._prune(folder, generation)
             self._write_index()
-        return True
+        return last
 
     def _folder(self, ref: Ref) -> Path:
         return self._layout.refs / hashlib.sha256(ref.tagged.encode()).hexdigest()[:32]
@@ -163,11 +212,10 @@ class Refs:
     def _latest(self, folder: Path) -> tuple[RefRecord | None, int]:
         for _ in range(100):  # a writer may prune what was just listed
             with suppress(FileNotFoundError):
-                generations = sorted((name for name in os.listdir(folder) if name.isdigit()), key=int)
+                generations = _generations(folder)
                 if not generations:
                     return None, 0
-                data = (folder / generations[-1] / _RECORD).read_bytes()
-                return decode(data, RefRecord, what=f"ref {folder / generations[-1]}"), int(generations[-1])
+                return _read_record(folder / f"{generations[-1]:08d}"), generations[-1]
             if not folder.exists():
                 return None, 0
         raise NotFoundError(f"the ref in {folder} changes faster than it can be read")
@@ -175,28 +223,28 @@ class Refs:
     @staticmethod
     def _prune(folder: Path, current: int) -> None:
         """Drop generations before the last but one; that one may be being read."""
-        for name in os.listdir(folder):
-            if name.isdigit() and int(name) < current:
-                shutil.rmtree(folder / name, ignore_errors=True)
+        for generation in _generations(folder):
+            if generation < current:
+                shutil.rmtree(folder / f"{generation:08d}", ignore_errors=True)
 
-    def _from_index(self) -> list[Entry]:
+    def _read_index(self) -> Index | None:
         try:
             data = self._layout.index.read_bytes()
         except FileNotFoundError:
-            return []
-        index = decode(data, Index, what=str(self._layout.index), limit=MAX_DOCUMENT)
-        entries = []
-        for descriptor in index.manifests:
-            # Other tools may keep anything here under any name; what is no ref of ours is not ours to judge.
-            with suppress(WszooError):
-                ref = Ref.parse(descriptor.annotations.get(REF_NAME, ""))
-                entries.append(Entry(ref, descriptor, None, 0))
-        return entries
+            return None
+        return decode(data, Index, what=str(self._layout.index), limit=MAX_DOCUMENT)
+
+    def _from_index(self) -> list[Entry]:
+        index = self._read_index()
+        # Other tools may keep anything here under any name; what is no ref of ours is not ours to judge.
+        ours = [each for each in index.manifests if not _foreign(each)] if index else []
+        return [Entry(Ref.parse(each.annotations[REF_NAME]).unpinned, each, None, 0) for each in ours]
 
     def _adopt(self) -> None:
         """Turn another tool's ``index.json`` into refs, all at once."""
         if self._layout.refs.is_dir():
             return
+        self.check_ours()
         temporary = self._layout.tmp / unique_name()
         temporary.mkdir()
         for entry in self._from_index():
@@ -223,9 +271,28 @@ class Refs:
             msgspec.structs.replace(
                 entry.descriptor, annotations={**entry.descriptor.annotations, REF_NAME: entry.ref.tagged}
             )
-            for entry in self.all()
+            for entry in self.survey()[0]
         )
         return encode(Index(manifests=tuple(manifests)))
+
+
+def _generations(folder: Path) -> list[int]:
+    return sorted(int(name) for name in os.listdir(folder) if _GENERATION.fullmatch(name))
+
+
+def _read_record(generation: Path) -> RefRecord:
+    try:
+        return decode((generation / _RECORD).read_bytes(), RefRecord, what=f"ref {generation}")
+    except WszooError as error:
+        raise MalformedError(error.message, hint=f"delete {generation.parent}, then pull or build again") from error
+
+
+def _foreign(descriptor: Descriptor) -> bool:
+    try:
+        Ref.parse(descriptor.annotations.get(REF_NAME, ""))
+    except WszooError:
+        return True
+    return descriptor.media_type != INDEX
 
 
 def _entry(record: RefRecord | None, generation: int) -> Entry | None:

@@ -62,8 +62,7 @@ def verify(store: Store, progress: Progress | None = None) -> VerifyReport:
     Damage is reported, never raised, so that one damaged file does not hide another.
     """
     users, problems = _users(store)
-    files = list(_files(store))
-    sizes = [path.stat().st_size for path, _ in files]
+    files, sizes = _sized(_files(store))
     with (progress or Silent()).stage("verify", sum(sizes)) as advance, ThreadPoolExecutor(WORKERS) as pool:
         for (path, digest), size, found in zip(files, sizes, pool.map(_hash, files), strict=True):
             advance(size)
@@ -86,6 +85,15 @@ def _files(store: Store) -> Iterator[tuple[Path, Digest]]:
             yield path, Digest(f"sha256:{path.stem}")
 
 
+def _sized(files: Iterator[tuple[Path, Digest]]) -> tuple[list[tuple[Path, Digest]], list[int]]:
+    found, sizes = [], []
+    for path, digest in files:
+        with suppress(FileNotFoundError):  # gc may run meanwhile
+            sizes.append(path.stat().st_size)
+            found.append((path, digest))
+    return found, sizes
+
+
 def _hash(item: tuple[Path, Digest]) -> Digest | str:
     try:
         return Digest.of_file(item[0])
@@ -96,8 +104,10 @@ def _hash(item: tuple[Path, Digest]) -> Digest | str:
 def _users(store: Store) -> tuple[dict[Digest, list[str]], list[Problem]]:
     """Which refs need which blob; documents that cannot be followed are problems."""
     users: dict[Digest, list[str]] = {}
-    problems: list[Problem] = []
-    for entry in store.refs.all():
+    entries, damage = store.refs.survey()
+    refs = str(store.layout.refs)
+    problems = [Problem(what="damaged", path=refs, refs=(), detail=error.message) for error in damage]
+    for entry in entries:
         name = entry.ref.tagged
         for digest in _followed(reachable(store, entry.descriptor, entry.held), name, problems):
             users.setdefault(digest, []).append(name)

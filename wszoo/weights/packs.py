@@ -7,6 +7,7 @@ about 0.1 s a layer (1,700 layers: 168 s), hence tens of megabytes a pack.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import numpy as np
 
 from wszoo.codecs import frames as codec
 from wszoo.digest import Digest
-from wszoo.errors import MalformedError
+from wszoo.errors import BuildError, LimitError, MalformedError, WszooError
 from wszoo.parallel import ordered_map
 from wszoo.schema.model import Frame, ModelConfig, TensorInfo
 from wszoo.weights.tensor import Tensor, dtype_of
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from wszoo.store.blobs import Blobs
 
 FRAME = 16 << 20  # raw bytes a frame at most: bounds the memory of coding, and gives threads something to share
+MAX_FRAME = 64 << 20  # raw bytes of a coded frame that is accepted: a few kilobytes may decode to any number of zeros
 PACK = 48 << 20  # a pack is closed when it has grown past this, so packs are 48-64 MiB
 MAX_PACKS = 200  # registries and tools slow down or refuse past 256 layers
 ALIGN = 64  # raw frames are mapped as arrays, which every element type may then read aligned
@@ -86,6 +88,7 @@ class Packer:
             progress: gets each tensor's bytes once.
 
         Raises:
+            BuildError: a tensor loads another number of bytes than its type and shape take.
             StorageError: the file system refuses.
         """
         with progress.stage("hash weights", sum(tensor.nbytes for tensor in tensors)) as advance:
@@ -129,9 +132,23 @@ class Packer:
                 use[frame.pack] += frame.stored
         worth = {pack for pack, stored in use.items() if stored >= REUSE_SHARE * (self._blobs.size(pack) or math.inf)}
         held = {pack for pack in worth if self._blobs.hold(pack)}
-        self._located.update(
-            {digest: located for digest, located in found.items() if all(frame.pack in held for frame in located)}
-        )
+        here = [digest for digest, located in found.items() if all(frame.pack in held for frame in located)]
+        # Another model's table may be wrong, or lie to put its own bytes into what is built here.
+        checked = zip(here, ordered_map(self._holds, here), strict=True)
+        self._located.update({digest: found[digest] for digest, holds in checked if holds})
+
+    def _holds(self, digest: Digest) -> bool:
+        """True when the frames that are known for a tensor decode to its bytes."""
+        running = hashlib.sha256()
+        try:
+            for frame in self._known[digest]:
+                stored = _cut_out(self._blobs.map(frame.pack), frame, str(digest))
+                raw = np.empty(frame.raw, np.uint8)
+                codec.decode(frame.codec, stored, raw)
+                running.update(raw)
+        except WszooError:
+            return False
+        return Digest.from_hash(running) == digest
 
     def _write(self, tensors: Mapping[Digest, Tensor], advance: Callable[[int], None]) -> None:
         # Few large packs rather than more than MAX_PACKS.
@@ -162,20 +179,23 @@ class Packer:
         return [(digest, StoredFrame(pack, *place)) for digest, *place in places]  # type: ignore[arg-type]
 
 
-_Piece = tuple[Digest, Tensor, int, int]
+_Piece = tuple[Digest, int, "Bytes"]
 _CodedFrame = tuple[Digest, int, codec.Coded]
 
 
 def _cut(tensors: Mapping[Digest, Tensor]) -> Iterator[_Piece]:
     for digest, tensor in tensors.items():
+        data = tensor.load()
+        if len(data) != tensor.nbytes:
+            raise BuildError(f"tensor {tensor.name!r} loads {len(data)} bytes, its shape takes {tensor.nbytes}")
+        itemsize = tensor.dtype.bits // 8 if tensor.dtype.is_float else 1
         for start in range(0, tensor.nbytes, FRAME):
-            yield digest, tensor, start, min(FRAME, tensor.nbytes - start)
+            yield digest, itemsize, data[start : start + FRAME]
 
 
 def _code(piece: _Piece) -> _CodedFrame:
-    digest, tensor, start, raw = piece
-    itemsize = tensor.dtype.bits // 8 if tensor.dtype.is_float else 1
-    return digest, raw, codec.encode(tensor.load()[start : start + raw], itemsize)
+    digest, itemsize, raw = piece
+    return digest, len(raw), codec.encode(raw, itemsize)
 
 
 def known_tensors(configs: Iterable[ModelConfig]) -> dict[Digest, Located]:
@@ -183,12 +203,23 @@ def known_tensors(configs: Iterable[ModelConfig]) -> dict[Digest, Located]:
     known: dict[Digest, Located] = {}
     for config in configs:
         for digest, at in config.frames.items():
-            known[digest] = tuple(
-                StoredFrame(config.packs[frame.pack], frame.offset, frame.stored, frame.raw, frame.codec)
-                for frame in at
-                if frame.pack < len(config.packs)
-            )
+            if all(frame.pack < len(config.packs) for frame in at):
+                known[digest] = tuple(
+                    StoredFrame(config.packs[frame.pack], frame.offset, frame.stored, frame.raw, frame.codec)
+                    for frame in at
+                )
     return known
+
+
+def _cut_out(pack: Bytes, frame: StoredFrame | Frame, what: str) -> Bytes:
+    """A frame's bytes as they are stored, after checking what the table says about it."""
+    if frame.offset + frame.stored > len(pack):
+        raise MalformedError(f"{what} is said to stand at {frame.offset} of a pack, past its {len(pack)} bytes")
+    if frame.codec == codec.RAW and frame.stored != frame.raw:
+        raise MalformedError(f"a raw frame of {what} has {frame.stored} bytes and is declared as {frame.raw}")
+    if frame.codec != codec.RAW and frame.raw > MAX_FRAME:
+        raise LimitError(f"a frame of {what} declares {frame.raw} bytes, more than the {MAX_FRAME} that wszoo accepts")
+    return pack[frame.offset : frame.offset + frame.stored]
 
 
 class PackReader:
@@ -224,25 +255,21 @@ class PackReader:
         return tensor
 
     def _load(self, info: TensorInfo, at: tuple[Frame, ...]) -> Bytes:
-        if len(at) == 1 and at[0].codec == codec.RAW and at[0].stored == at[0].raw:
-            return self._stored(info, at[0])
+        stored = [_cut_out(self._map(frame), frame, f"tensor {info.name!r}") for frame in at]
+        if len(at) == 1 and at[0].codec == codec.RAW:
+            return stored[0]
         out = np.empty(sum(frame.raw for frame in at), np.uint8)
         start = 0
-        for frame in at:
-            codec.decode(frame.codec, self._stored(info, frame), out[start : start + frame.raw])
+        for frame, data in zip(at, stored, strict=True):
+            codec.decode(frame.codec, data, out[start : start + frame.raw])
             start += frame.raw
         return out
 
-    def _stored(self, info: TensorInfo, frame: Frame) -> Bytes:
+    def _map(self, frame: Frame) -> Bytes:
         digest = self._config.packs[frame.pack]
         if digest not in self._maps:
             self._maps[digest] = self._blobs.map(digest)
-        pack = self._maps[digest]
-        if frame.offset + frame.stored > len(pack):
-            raise MalformedError(
-                f"tensor {info.name!r} is said to stand at {frame.offset} in pack {digest}, past its {len(pack)} bytes"
-            )
-        return pack[frame.offset : frame.offset + frame.stored]
+        return self._maps[digest]
 
 
 def weights_digest(tensors: Sequence[TensorInfo]) -> Digest:

@@ -113,7 +113,7 @@ def test_given_inputs_replace_the_samples(model: LocalModel, tmp_path: Path) -> 
 
 def test_show_draws_images_as_ascii(model: LocalModel) -> None:
     text = demo(model, "--show", "pixels", samples_npz=npz(pixels=lit(0, 3))).text
-    assert text.splitlines()[-2] == "=" + " " * 8 + "="
+    assert text.split("\n")[-2] == "+" + " " * 8 + "+"
 
 
 def test_save_writes_the_outputs(model: LocalModel, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from wszoo.plans.splice.views import bind
 from wszoo.weights.tensor import DTYPES, Tensor
 
 PROFILE = settings(
-    max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 FLOATS = ("float32", "float16", "bfloat16")
 

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from wszoo.weights.tensor import Tensor
 
 _FINE_BUDGET = 192 << 20  # positions that a fine pass may look at: a second or two
-_ENOUGH = 512  # bytes of gaps below which no further pass is worth its time
+_ENOUGH = 64  # bytes left below which no further pass is worth its time
+_FIT = 16  # a tensor is only looked for again where that part of it would fit what is left
 _PASSES = 4
 _FOUND = 0.9  # share of a tensor's bytes that makes it found
 
@@ -111,7 +112,7 @@ class _Search:
         return [
             i
             for i, tensor in enumerate(self._tensors)
-            if found[i] < _FOUND * tensor.nbytes and tensor.nbytes // 4 <= left and left >= _ENOUGH
+            if found[i] < _FOUND * tensor.nbytes and tensor.nbytes // _FIT <= left and left >= _ENOUGH
         ]
 
 

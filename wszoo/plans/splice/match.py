@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from wszoo.plans.splice.anchors import ANCHOR
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from wszoo.plans.splice.scan import Cover, Hits
 
 SHORTEST = 24  # a shorter copy costs about as much as its bytes
+_WORTH = 4096  # fewer zeros than this take fewer bytes as literals
 _MIN_ROWS = 4  # fewer equal steps may be chance; they are taken as separate copies
 _PARTS = 4  # columns that rows are expected to be cut into at most
 _MAX_RUNS = 2048  # the largest of a region; more would be scraps of under 2 KB, and hours for a plan made of them
@@ -60,7 +63,7 @@ class Copy:
 
 
 def fold(hits: Hits, row_lengths: Ints) -> list[Copy]:
-    """Fold hits into runs, as copies whose length is not known yet (0), the best founded first.
+    """Fold hits into runs, as copies whose length (that of the first strip) is a first guess, the best founded first.
 
     Hits at one distance between plan and view make a strip; strips at equal steps make a run.
 
@@ -68,10 +71,14 @@ def fold(hits: Hits, row_lengths: Ints) -> list[Copy]:
         hits: where anchors were found.
         row_lengths: bytes in each view's natural row.
     """
+    if not len(hits.view):
+        return []
     order = np.lexsort((hits.target, hits.view))
     view, source, target = hits.view[order], hits.source[order], hits.target[order]
     opens = _changes(view, target - source)
-    weight = np.diff(np.append(np.flatnonzero(opens), len(view)))
+    ends = np.append(np.flatnonzero(opens)[1:], len(view))
+    weight = np.diff(ends, prepend=0)
+    span = target[ends - 1] - target[opens] + ANCHOR
     view, source, target = view[opens], source[opens], target[opens]
     stride, pitch, times = _steps(source, target, row_lengths[view])
     same = view[1:] == view[:-1]
@@ -80,18 +87,18 @@ def fold(hits: Hits, row_lengths: Ints) -> list[Copy]:
     good = same[starts] & (stride[starts] >= 0) & (counts >= _MIN_ROWS - 1)
     starts, counts = starts[good], counts[good]
     before = np.concatenate(([0], np.cumsum(times)))
-    runs = (view[starts], source[starts], stride[starts], target[starts], pitch[starts])
+    runs = (view[starts], source[starts], stride[starts], target[starts], pitch[starts], span[starts])
     run_rows = before[starts + counts] - before[starts] + 1
     alone = np.flatnonzero(~_within(starts, counts + 1, len(view)))
     zeros = np.zeros(len(alone), np.int64)
-    strips = (view[alone], source[alone], zeros, target[alone], zeros)
+    strips = (view[alone], source[alone], zeros, target[alone], zeros, span[alone])
     columns = [np.concatenate(pair) for pair in zip(runs, strips, strict=True)]
     rows = np.concatenate((run_rows, zeros + 1))
     best = np.argsort(-np.concatenate((counts * weight[starts], weight[alone])), kind="stable")[:_MAX_RUNS]
     table = zip(*(column[best].tolist() for column in (*columns, rows)), strict=True)
     return [
-        Copy(view=view, source=source, stride=stride, target=target, pitch=pitch, rows=rows, length=0)
-        for view, source, stride, target, pitch, rows in table
+        Copy(view=view, source=source, stride=stride, target=target, pitch=pitch, rows=rows, length=span)
+        for view, source, stride, target, pitch, span, rows in table
     ]
 
 
@@ -142,19 +149,26 @@ class Matcher:
         """The copies that runs grow into, every byte of them compared."""
         found: list[Copy] = []
         for run in runs:
-            if self._cover.holds(run.target) and self._cover.holds(run.target + (run.rows - 1) * run.pitch):
-                continue
             if run.rows >= _MIN_ROWS and run.pitch <= _MAX_PITCH:
                 copies = self._strided(run)
             else:
                 copies = [self._contiguous(run.from_row(row, 1)) for row in range(min(run.rows, _MIN_ROWS))]
             for copy in copies:
-                if copy.length >= SHORTEST:
+                if self._is_worth(copy):
                     self._cover.mark(copy.target, copy.pitch, copy.rows, copy.length)
                     found.append(copy)
         return found
 
+    def _is_worth(self, copy: Copy) -> bool:
+        """True unless the copy takes more bytes than it saves: too short, or short and of zeros."""
+        first_row = self._plan[copy.target : copy.target + copy.length]
+        return copy.length >= SHORTEST and (copy.nbytes >= _WORTH or int(np.count_nonzero(first_row)) >= _CHANCE)
+
     def _contiguous(self, seed: Copy) -> Copy:
+        skipped = self._cover.first_gap(seed.target, seed.target + seed.length) - seed.target
+        if skipped >= seed.length:
+            return replace(seed, length=0)
+        seed = seed.widened(-skipped, seed.length)
         size, row = self._reader.layouts[seed.view].nbytes, self._row_lengths[seed.view]
         ahead = self._ahead(seed, min(size - seed.source, len(self._plan) - seed.target))
         behind = self._behind(seed, min(seed.source, seed.target)) if ahead else 0
@@ -199,6 +213,8 @@ class Matcher:
         return int(differ[::-1].argmax()) if differ.any() else size
 
     def _strided(self, run: Copy) -> list[Copy]:
+        if self._cover.holds(run.target) and self._cover.holds(run.target + (run.rows - 1) * run.pitch):
+            return []
         run = run.widened(*self._width(run))
         if run.length < SHORTEST:
             return []

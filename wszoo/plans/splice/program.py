@@ -235,7 +235,7 @@ def _placed(blocks: Blocks, pieces: Pieces, lead: Ints, tail: Ints) -> Blocks:
 def _read_view_numbers(cursor: Cursor, count: int, n_views: int) -> Ints:
     back = cursor.column(count)
     fresh = back == 0
-    view = np.cumsum(fresh) - fresh - back
+    view: Ints = np.cumsum(fresh) - fresh - back
     _require(not np.any(view < 0) and int(fresh.sum()) == n_views, "uses views in another order than it lists them")
     return view
 

@@ -57,6 +57,13 @@ class Cover:
         """True where the grain at a byte offset is explained."""
         return bool(self._flags[target // self._grain])
 
+    def first_gap(self, start: int, stop: int) -> int:
+        """The first offset from ``start`` on whose grain is not explained; ``stop`` if there is none before."""
+        flags = self._flags[start // self._grain : -(-stop // self._grain)]
+        if flags.all():
+            return stop
+        return max(start, (start // self._grain + int(flags.argmin())) * self._grain)
+
     def mark(self, start: int, pitch: int, rows: int, length: int) -> None:
         """Mark ``rows`` ranges of ``length`` bytes that begin ``pitch`` bytes apart."""
         if rows == 1:

@@ -1,0 +1,36 @@
+"""What the core's tests share; models, stores and remotes to test with are in ``builders.py``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+# Test modules are imported by file; child processes get the same path and can run functions of workers.py.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from builders import SimulatedRemote, publish_model  # noqa: E402
+from wszoo.store.store import Store  # noqa: E402
+
+
+@pytest.fixture
+def store(tmp_path):
+    """An empty store that has its folders."""
+    made = Store(tmp_path / "store")
+    made.layout.create()
+    return made
+
+
+@pytest.fixture
+def origin(tmp_path):
+    """A store with ``net:1``: two splice plans (sm86, sm89) and a portable one; never written to by a pull."""
+    made = Store(tmp_path / "origin")
+    publish_model(made, "net:1")
+    return made
+
+
+@pytest.fixture
+def remote(origin):
+    """The origin as a remote that counts, and that can be told to misbehave."""
+    return SimulatedRemote(origin)

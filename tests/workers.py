@@ -1,0 +1,177 @@
+"""What tests run in other processes: top-level functions, so that ``multiprocessing``'s spawn can find them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from pathlib import Path
+
+
+def together(function, arguments, timeout=60):
+    """Run ``function(*each)`` for each of ``arguments``, a process each, at once; their results in order."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(len(arguments), initializer=_ready, initargs=(context.Barrier(len(arguments)),)) as pool:
+        return pool.starmap_async(function, arguments, chunksize=1).get(timeout)
+
+
+_barrier = None
+
+
+def _ready(barrier):
+    global _barrier  # noqa: PLW0603 - one value a process, set by the pool
+    _barrier = barrier
+
+
+def _meet():
+    if _barrier is not None:
+        _barrier.wait(30)
+
+
+def put_blob(root, data, times):
+    """Store the same bytes again and again."""
+    from wszoo.store.store import Store
+
+    store = Store(Path(root))
+    _meet()
+    return {str(store.blobs.put(data)) for _ in range(times)}
+
+
+def append_plans(root, tag, worker, times):
+    """Add digests to what a ref holds, one at a time; how often another process was first."""
+    from wszoo.digest import Digest
+    from wszoo.names import Ref
+    from wszoo.schema.oci import INDEX, Descriptor
+    from wszoo.store.store import Store
+
+    store, ref, lost = Store(Path(root)), Ref.parse(tag), 0
+    descriptor = Descriptor(media_type=INDEX, digest=Digest.of(b"index"), size=5)
+    _meet()
+    for number in range(times):
+        mine = Digest.of(f"{worker} {number}".encode())
+        while True:
+            entry = store.refs.find(ref)
+            held = {mine, *(entry.held or ())} if entry else {mine}
+            if store.refs.swap(ref, descriptor, held=tuple(sorted(held)), expected=entry):
+                break
+            lost += 1
+    return lost
+
+
+def publish_tags(root, worker, times):
+    """Make refs of this worker's own, so that only ``index.json`` is contended."""
+    from wszoo.digest import Digest
+    from wszoo.names import Ref
+    from wszoo.schema.oci import INDEX, Descriptor
+    from wszoo.store.store import Store
+
+    store = Store(Path(root))
+    _meet()
+    for number in range(times):
+        descriptor = Descriptor(media_type=INDEX, digest=Digest.of(f"{worker}{number}".encode()), size=1)
+        assert store.refs.swap(Ref.parse(f"m:{worker}-{number}"), descriptor, held=None, expected=None)
+
+
+def publish_target(root, tag, target):
+    """Publish one more plan of the same model."""
+    from builders import publish_model
+    from wszoo.store.store import Store
+
+    store = Store(Path(root))
+    _meet()
+    return str(publish_model(store, tag, targets=(target,), portable=False).digest)
+
+
+def pull_model(root, origin, tag, gpu, times=1):
+    """Pull, delete the ref, pull again; each time assemble and check. The engines' digests."""
+    from builders import SimulatedRemote, around
+    from wszoo.assemble import assemble
+    from wszoo.digest import Digest
+    from wszoo.names import Ref
+    from wszoo.progress import Silent
+    from wszoo.pull import pull
+    from wszoo.store.store import Store
+
+    store, ref, found = Store(Path(root)), Ref.parse(tag), set()
+    _meet()
+    for _ in range(times):
+        # A lease over both, as a program that pulls and then runs holds: gc in between would be within its rights.
+        with store.lease():
+            selection = pull(store, SimulatedRemote(Store(Path(origin))), ref, around(gpu)).selection
+            engine = assemble(store, selection.model, selection.plans["net"], "cuda", Silent()).engine
+            found.add(str(Digest.of_file(engine)))
+            if times > 1:
+                store.refs.swap(ref, None, held=None, expected=store.refs.find(ref))
+    return found
+
+
+def collect_until(root, stop):
+    """Run gc without any grace until a file appears; how many blobs went."""
+    from wszoo.store.gc import collect
+    from wszoo.store.store import Store
+
+    store, gone = Store(Path(root)), 0
+    _meet()
+    while not Path(stop).exists():
+        gone += len(collect(store, grace=0).deleted)
+    return gone
+
+
+def pull_or_collect(kind, *arguments):
+    """Pulls and one gc in one pool."""
+    return pull_model(*arguments) if kind == "pull" else collect_until(*arguments)
+
+
+def hold_lease(root, ready):
+    """Take a lease, write a blob, say so, and wait to be killed."""
+    from wszoo.store.store import Store
+
+    store = Store(Path(root))
+    with store.lease():
+        store.blobs.put(b"not reachable yet")
+        Path(ready).touch()
+        time.sleep(60)
+
+
+def write_forever(root, ready):
+    """Write a blob that never ends, and wait to be killed."""
+    from wszoo.store.store import Store
+
+    with Store(Path(root)).blobs.writer() as writer:
+        writer.write(bytes(1 << 20))
+        Path(ready).touch()
+        time.sleep(60)
+
+
+def pack_file(root, path, rows):
+    """Pack a mapped file of float32 rows; by how many bytes the process grew at most."""
+    import resource
+
+    import numpy as np
+
+    from wszoo.progress import Silent
+    from wszoo.store.store import Store
+    from wszoo.weights.packs import Packer
+    from wszoo.weights.tensor import DTYPES, Tensor
+
+    def private():
+        fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+        return int(fields["RssAnon"].split()[0]) << 10
+
+    def peak(part):
+        seen.append(private())
+        return part
+
+    store, seen = Store(Path(root)), [private()]
+    before = seen[0]
+    mapped = np.memmap(path, np.uint8, "r")
+    tensor = Tensor("w", DTYPES["float32"], (rows, 1024), lambda: mapped)
+
+    class Watch(Silent):
+        def stage(self, label, total=None, unit="B"):
+            from contextlib import nullcontext
+
+            return nullcontext(peak)
+
+    packer = Packer(store.blobs, {})
+    packer.add([tensor], Watch())
+    return max(seen) - before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10, len(packer.table().packs)
