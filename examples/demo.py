@@ -84,12 +84,8 @@ def look_inside() -> None:
 def write_digits() -> None:
     """Let the second model write digits, and the first read them."""
     say("A second model writes digits.")
-    style = f"random:{len(DIGITS.split(','))}x6"
-    wszoo(
-        *("run", "--from", "store/", "digit-writer", "--input", f"digit={DIGITS}", "--input", f"style={style}"),
-        *("--show", "image", "--save", str(WRITTEN)),
-        captured=False,
-    )
+    arguments = ("--input", f"digit={DIGITS}", "--show", "image", "--save", str(WRITTEN))
+    wszoo("run", "--from", "store/", "digit-writer", *arguments, captured=False)
     say("And the first reads them.")
     read = ("run", "digits-cnn", "--input", f"images=@{WRITTEN}:pixels")
     wszoo(*read)

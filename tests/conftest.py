@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -22,12 +23,31 @@ def store(tmp_path):
     return made
 
 
-@pytest.fixture
-def origin(tmp_path):
-    """A store with ``net:1``: two splice plans (sm86, sm89) and a portable one; never written to by a pull."""
-    made = Store(tmp_path / "origin")
+@pytest.fixture(scope="session")
+def _published(tmp_path_factory):
+    made = Store(tmp_path_factory.mktemp("published") / "origin")
     publish_model(made, "net:1")
-    return made
+    return made.layout.root
+
+
+@pytest.fixture(scope="session")
+def _published_two(_published, tmp_path_factory):
+    root = tmp_path_factory.mktemp("published") / "origin"
+    shutil.copytree(_published, root)
+    publish_model(Store(root), "other:1", seed=1, width=96, targets=("rtx-sm89",))
+    return root
+
+
+@pytest.fixture
+def origin(_published, tmp_path):
+    """A store with ``net:1``: two splice plans (sm86, sm89) and a portable one; never written to by a pull."""
+    return Store(shutil.copytree(_published, tmp_path / "origin"))
+
+
+@pytest.fixture
+def two_models(_published_two, tmp_path):
+    """The origin with a second model, ``other:1``, that shares only an asset with the first."""
+    return Store(shutil.copytree(_published_two, tmp_path / "two"))
 
 
 @pytest.fixture

@@ -119,7 +119,9 @@ def versions() -> list[str]:
         except PackageNotFoundError:
             installed = "missing"
         pinned = pins.get(package, "not pinned")
-        lines.append(f"{package} {installed} installed, {pinned} in {CONSTRAINTS.name}" + " <--" * (pinned != installed))
+        lines.append(
+            f"{package} {installed} installed, {pinned} in {CONSTRAINTS.name}" + " <--" * (pinned != installed)
+        )
     return lines
 
 

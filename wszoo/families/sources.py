@@ -55,13 +55,13 @@ def read_asset(path: Path) -> bytes:
 
     Raises:
         NotFoundError: no such file.
-        UsageError: not a regular file.
+        UsageError: not a regular file; a link counts only inside of the Hub's cache.
         LimitError: over 16 MiB.
         StorageError: it cannot be read.
     """
     if not path.exists():
         raise NotFoundError(f"no such file: {path}")
-    if path.is_symlink() or not path.is_file():
+    if not path.is_file() or not _stays_inside(path):
         raise UsageError(f"{path} is not a regular file", hint="assets are plain files in one folder, without links")
     try:
         with path.open("rb") as file:
@@ -71,6 +71,16 @@ def read_asset(path: Path) -> bytes:
     if len(data) > MAX_ASSET:
         raise LimitError(f"{path} has more than {MAX_ASSET} bytes", hint="assets are small files; leave it out")
     return data
+
+
+def _stays_inside(path: Path) -> bool:
+    # A link in a folder from elsewhere could publish a private file under a harmless name. Only the Hub's cache, where
+    # snapshots/REVISION/FILE links to blobs/HASH, is built of links.
+    if not path.is_symlink():
+        return True
+    target = path.resolve()
+    caches = [folder.parent / "blobs" for folder in path.absolute().parents if folder.name == "snapshots"]
+    return any(target.parent == cache.resolve() for cache in caches)
 
 
 def check_names(names: Collection[str], what: str) -> None:

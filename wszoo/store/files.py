@@ -28,6 +28,7 @@ SPARE = 64 << 20  # bytes that stay free on the disk
 _HINTS = {
     errno.ENOSPC: "free some space, or use another store with --store or WSZOO_STORE",
     errno.EDQUOT: "free some of your quota, or use another store with --store or WSZOO_STORE",
+    errno.EFBIG: "the file system does not take files of this size: use another store with --store or WSZOO_STORE",
     errno.EROFS: "the file system is read-only: use another store with --store or WSZOO_STORE",
     errno.EACCES: "check the permissions, or use another store with --store or WSZOO_STORE",
     errno.EPERM: "check the permissions, or use another store with --store or WSZOO_STORE",

@@ -110,7 +110,9 @@ def _users(store: Store) -> tuple[dict[Digest, list[str]], list[Problem]]:
     for entry in entries:
         name = entry.ref.tagged
         for digest in _followed(reachable(store, entry.descriptor, entry.held), name, problems):
-            users.setdefault(digest, []).append(name)
+            names = users.setdefault(digest, [])
+            if name not in names[-1:]:  # several of its plans may share a layer
+                names.append(name)
     return users, problems
 
 

@@ -144,7 +144,7 @@ def copy_of(checkpoint: Path, folder: Path, tensors: dict[str, torch.Tensor], **
 
 def test_unknown_architecture_names_those_tried(checkpoint: Path, tmp_path: Path, request_for: Make) -> None:
     folder = copy_of(checkpoint, tmp_path, load_file(checkpoint / "model.safetensors"), architecture="resnet_of_mine")
-    with pytest.raises(BuildError, match=r"'resnet_of_mine'[\s\S]*EfficientNet from timm"):
+    with pytest.raises(BuildError, match=r"'resnet_of_mine'[\s\S]*MobileNetV3"):
         CnnFamily().export(request_for(folder))
 
 

@@ -60,11 +60,12 @@ accuracy: {score:.4f} (digits-cnn reads the digit that was asked for in {correct
 
 `wszoo run digit-writer --input digit=3,1,4,1,5 --show image` draws five of them, in random styles.
 
-**How good it is.** {count:,} digits were written, {each} of each class, in random styles (seed {seed}). The number above
-says that they look like what they should be; it would be as high if all threes were one three. So a nearest-neighbour
-classifier was tried on the {held} real images that were held back: it gets {neighbour:.3f} right when it knows only the
-written digits, and {real:.3f} when it knows the {trained:,} real images that the writer learned from. The closer the two
-numbers, the less variety the writer has lost. They say nothing about hands other than the data set's 13.
+**How good it is.** {count:,} digits were written, {each} of each class, in random styles (seed {seed}). The number
+above says that they look like what they should be; it would be as high if all threes were one three. So a
+nearest-neighbour classifier was tried on the {held} real images that were held back: it gets {neighbour:.3f} of them
+right when it knows only the written digits, and {real:.3f} when it knows the {trained:,} real images that the writer
+learned from. The closer the two numbers, the less variety the writer has lost. They say nothing about hands other than
+the data set's 13.
 
 **Source of the images.** E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning
 Repository, 1998, doi:10.24432/C50P49, CC-BY-4.0.

@@ -1,7 +1,7 @@
 """Train ``digits-cnn``: which digit is on an 8x8 grey image. About a minute on one core.
 
-    python store/recipes/digits-cnn/train.py            write model.onnx and assets/
-    python store/recipes/digits-cnn/train.py --check    train again and compare the accuracy with the card
+python store/recipes/digits-cnn/train.py            write model.onnx and assets/
+python store/recipes/digits-cnn/train.py --check    train again and compare the accuracy with the card
 """
 
 from __future__ import annotations

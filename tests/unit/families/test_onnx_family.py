@@ -84,6 +84,18 @@ def test_assets_must_be_small_plain_files_with_portable_names(source: Path, requ
         OnnxFamily().export(request_for(source, BATCH))
 
 
+def test_assets_may_be_links_in_the_cache_of_the_hub(source: Path, request_for: Make, tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--org--digits" / "snapshots" / "abc"
+    (snapshot / "assets").mkdir(parents=True)
+    blobs = tmp_path / "models--org--digits" / "blobs"
+    blobs.mkdir()
+    (blobs / "1").write_bytes((source / "digits.onnx").read_bytes())
+    (blobs / "2").write_bytes(b"a\nb\nc\n")
+    (snapshot / "model.onnx").symlink_to(blobs / "1")
+    (snapshot / "assets" / "labels.txt").symlink_to(blobs / "2")
+    assert OnnxFamily().export(request_for(snapshot, BATCH)).assets == {"labels.txt": b"a\nb\nc\n"}
+
+
 def test_assets_that_differ_only_in_case_are_refused(source: Path, request_for: Make) -> None:
     (source / "assets").mkdir()
     for name in ("Labels.txt", "labels.txt"):

@@ -64,7 +64,7 @@ def mixed(low: Keys, high: Keys) -> Keys:
 
 def row_length(layout: Layout, shape: tuple[int, ...]) -> int:
     """Bytes in a view's natural row: its last axis, or the tensor's if it is in place, with outer ones if too short."""
-    if not layout.is_stored:
+    if not layout.is_in_place:
         shape = layout.view_shape
     size = math.prod(shape[-1:]) * layout.target.bits // 8
     for length in reversed(shape[:-1]):

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from wszoo.plans.splice.scan import Cover, Hits
 
 SHORTEST = 24  # a shorter copy costs about as much as its bytes
-_WORTH = 4096  # fewer zeros than this take fewer bytes as literals
+_WORTH = 4096  # bytes; fewer of less than so many values take fewer bytes as literals:
+_VALUES = 12
 _MIN_ROWS = 4  # fewer equal steps may be chance; they are taken as separate copies
 _PARTS = 4  # columns that rows are expected to be cut into at most
 _MAX_RUNS = 2048  # the largest of a region; more would be scraps of under 2 KB, and hours for a plan made of them
@@ -160,9 +161,9 @@ class Matcher:
         return found
 
     def _is_worth(self, copy: Copy) -> bool:
-        """True unless the copy takes more bytes than it saves: too short, or short and of zeros."""
+        """True unless the copy takes more bytes than it saves: too short, or short and of few values, as in a mask."""
         first_row = self._plan[copy.target : copy.target + copy.length]
-        return copy.length >= SHORTEST and (copy.nbytes >= _WORTH or int(np.count_nonzero(first_row)) >= _CHANCE)
+        return copy.length >= SHORTEST and (copy.nbytes >= _WORTH or len(np.unique(first_row)) >= _VALUES)
 
     def _contiguous(self, seed: Copy) -> Copy:
         skipped = self._cover.first_gap(seed.target, seed.target + seed.length) - seed.target
@@ -213,7 +214,8 @@ class Matcher:
         return int(differ[::-1].argmax()) if differ.any() else size
 
     def _strided(self, run: Copy) -> list[Copy]:
-        if self._cover.holds(run.target) and self._cover.holds(run.target + (run.rows - 1) * run.pitch):
+        middle = run.target + run.length // 2  # the grain at a row's start may belong to two copies
+        if self._cover.holds(middle) and self._cover.holds(middle + (run.rows - 1) * run.pitch):
             return []
         run = run.widened(*self._width(run))
         if run.length < SHORTEST:

@@ -58,11 +58,14 @@ class Cover:
         return bool(self._flags[target // self._grain])
 
     def first_gap(self, start: int, stop: int) -> int:
-        """The first offset from ``start`` on whose grain is not explained; ``stop`` if there is none before."""
-        flags = self._flags[start // self._grain : -(-stop // self._grain)]
-        if flags.all():
-            return stop
-        return max(start, (start // self._grain + int(flags.argmin())) * self._grain)
+        """The first offset from ``start`` on that lies in two unexplained grains; ``stop`` if there is none before.
+
+        A single one is where two copies meet inside of a grain, and not a gap.
+        """
+        first = start // self._grain
+        flags = self._flags[first : -(-stop // self._grain) + 1]
+        explained = flags[:-1] | flags[1:] if len(flags) > 1 else flags
+        return stop if explained.all() else max(start, (first + int(explained.argmin())) * self._grain)
 
     def mark(self, start: int, pitch: int, rows: int, length: int) -> None:
         """Mark ``rows`` ranges of ``length`` bytes that begin ``pitch`` bytes apart."""
@@ -77,10 +80,17 @@ class Cover:
                     self._flags[inside[inside < last]] = True
 
     def gaps(self, start: int, stop: int) -> list[tuple[int, int]]:
-        """What is not explained between two offsets that are whole grains, in bytes, widened to whole grains."""
-        flags = self._flags[start // self._grain : -(-stop // self._grain)]
+        """What is not explained between two offsets that are whole grains, in bytes, widened to whole grains.
+
+        Single grains are left out: there two copies meet inside of one, as at every row of interleaved matrices.
+        """
+        first, last = start // self._grain, -(-stop // self._grain)
+        flags = self._flags[first:last]
         if flags.all():
             return []
+        around = np.zeros(len(flags) + 2, np.bool_)
+        around[first == 0 : len(flags) + 1 + (last < len(self._flags))] = self._flags[max(0, first - 1) : last + 1]
+        flags = flags | (around[:-2] & around[2:])
         edges = np.flatnonzero(np.diff(flags.view(np.int8), prepend=np.int8(1), append=np.int8(1)))
         ends = np.minimum(edges * self._grain + start, self._size).tolist()
         return list(zip(ends[::2], ends[1::2], strict=True))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TRIED = (
     "ResNet, ConvNeXt, EfficientNet, MobileNetV1, MobileNetV2 and ViT from transformers, "
-    "and ResNet, ConvNeXt and EfficientNet from timm"
+    "and ResNet, ConvNeXt, EfficientNet, MobileNetV3 and ViT from timm"
 )
 PRECISIONS = {"fp32": "float32", "fp16": "float16"}
 SHOWN = 5  # names in a message

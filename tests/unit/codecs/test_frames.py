@@ -1,0 +1,122 @@
+"""Coding of frames: the form that pays, back to the same bytes, bounded on the way."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wszoo.codecs import frames, zstd
+from wszoo.errors import IncompatibleError, IntegrityError, LimitError, MalformedError
+
+
+def u8(data):
+    return np.frombuffer(bytes(data), np.uint8)
+
+
+def decoded(codec, stored, size):
+    out = np.full(size, 0xAA, np.uint8)
+    frames.decode(codec, u8(stored), out)
+    return out.tobytes()
+
+
+@given(data=st.binary(max_size=200), repeat=st.integers(0, 40), itemsize=st.sampled_from([1, 2, 4, 8]))
+def test_every_frame_decodes_to_what_was_encoded(data, repeat, itemsize):
+    raw = data * repeat
+    coded = frames.encode(u8(raw), itemsize)
+    assert decoded(coded.codec, coded.data, len(raw)) == raw
+    assert len(coded.data) <= len(raw)
+
+
+@pytest.mark.parametrize("itemsize", [2, 4, 8])
+def test_a_length_that_is_no_multiple_of_the_element_is_coded_without_grouping(itemsize):
+    assert frames.encode(u8(bytes(1000 * itemsize)), itemsize).codec == f"zstd+bytes{itemsize}"
+    assert frames.encode(u8(bytes(1000 * itemsize + 1)), itemsize).codec == "zstd"
+
+
+@pytest.mark.parametrize("itemsize", [1, 2, 4, 8])
+def test_an_empty_frame_is_raw_and_empty(itemsize):
+    coded = frames.encode(u8(b""), itemsize)
+    assert (coded.codec, len(coded.data)) == ("raw", 0)
+    assert decoded("raw", b"", 0) == b""
+
+
+def test_a_frame_that_gains_under_five_percent_stays_raw():
+    rng = np.random.default_rng(0)
+    noise, half = rng.bytes(100_000), rng.bytes(96_000) + bytes(4_000)
+    assert frames.encode(u8(noise), 1).codec == "raw"
+    assert frames.encode(u8(half), 1).codec == "raw"
+    assert frames.encode(u8(rng.bytes(93_000) + bytes(7_000)), 1).codec == "zstd"
+
+
+def test_grouping_pays_on_weights():
+    values = np.random.default_rng(0).standard_normal(1_000_000).astype(np.float16)
+    raw = u8(values.tobytes())
+    grouped, plain = len(frames.encode(raw, 2).data), len(frames.encode(raw, 1).data)
+    assert grouped < 0.88 * len(raw)
+    assert grouped < 0.97 * plain
+
+
+ZEROS = zstd.compress(bytes(1000), level=1)
+
+
+@pytest.mark.parametrize(
+    ("codec", "stored", "size", "says"),
+    [
+        ("raw", b"abc", 4, "3 bytes is declared as 4"),
+        ("raw", b"abc", 2, "3 bytes is declared as 2"),
+        ("zstd", ZEROS, 999, "1,000 bytes, not the 999"),
+        ("zstd", ZEROS, 1001, "1,000 bytes, not the 1,001"),
+        ("zstd", ZEROS[:-1], 1000, "zstd frame"),
+        ("zstd", ZEROS + b"\0", 1000, "cannot be decoded"),
+        ("zstd", ZEROS + ZEROS, 1000, "cannot be decoded"),
+        ("zstd", b"", 0, "not a zstd frame"),
+        ("zstd", b"garbage!", 8, "not a zstd frame"),
+        ("zstd", ZEROS[:5], 1000, "header"),
+        ("zstd+bytes8", ZEROS, 1001, "cannot have elements of 8"),
+        ("zstd+bytes2", zstd.compress(bytes(999), level=1), 1000, "999 bytes, not the 1,000"),
+    ],
+)
+def test_a_frame_that_is_not_as_declared_is_refused(codec, stored, size, says):
+    with pytest.raises(MalformedError, match=says):
+        decoded(codec, stored, size)
+
+
+@pytest.mark.parametrize("codec", ["", "RAW", "zstd+bytes3", "zstd+bytes16", "zstd+bytes4\n", "zstd2", "lzma"])
+def test_an_unknown_codec_asks_for_a_later_wszoo(codec):
+    with pytest.raises(IncompatibleError) as caught:
+        decoded(codec, b"", 0)
+    assert repr(codec) in caught.value.message
+    assert "upgrade" in caught.value.hint
+
+
+@pytest.mark.parametrize("codec", ["zstd", "zstd+bytes4"])
+def test_a_bomb_is_refused_before_anything_is_allocated(codec):
+    bomb = u8(zstd.compress(bytes(256 << 20), level=1))
+    assert len(bomb) < 10_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(MalformedError, match="268,435,456 bytes, not the 1,024"):
+            frames.decode(codec, bomb, np.empty(1024, np.uint8))
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_window_of_gigabytes_is_refused():
+    # Frame header by hand: no single segment, window descriptor 0xA0 (2^30), content size of 8 bytes says 16.
+    header = zstd.MAGIC + bytes([0b1100_0000, 0xA0]) + (16).to_bytes(8, "little")
+    with pytest.raises(LimitError, match="window"):
+        decoded("zstd", header + b"\x81\x00\x00" + bytes(16), 16)
+
+
+@given(st.binary(max_size=60), st.sampled_from(["raw", "zstd", "zstd+bytes2"]), st.integers(0, 64))
+def test_garbage_gives_typed_errors_or_the_declared_size(garbage, codec, size):
+    for stored in (garbage, zstd.MAGIC + garbage, ZEROS[:8] + garbage):
+        try:
+            assert len(decoded(codec, stored, size)) == size
+        except IntegrityError:
+            pass

@@ -1,0 +1,255 @@
+"""gc deletes only what nobody needs and nobody is about to need."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+import workers
+
+from builders import SimulatedRemote, age, around, leftovers, snapshot
+from wszoo.digest import Digest
+from wszoo.errors import IntegrityError, NotFoundError
+from wszoo.names import Ref
+from wszoo.pull import pull, select_local
+from wszoo.schema.decode import encode
+from wszoo.schema.oci import INDEX, Descriptor
+from wszoo.store import gc, leases
+from wszoo.store.documents import plan_descriptors, read_index
+from wszoo.store.gc import collect
+from wszoo.store.store import Store
+from wszoo.store.verify import verify
+
+REF = Ref.parse("net:1")
+
+
+def test_what_a_ref_reaches_is_kept_and_the_rest_deleted(origin):
+    live = set(origin.blobs.all())
+    garbage = {origin.blobs.put(b"garbage"), origin.blobs.put(b"more garbage")}
+    age(origin)
+    report = collect(origin)
+    assert set(report.deleted) == garbage
+    assert report.freed_bytes == len(b"garbage") + len(b"more garbage")
+    assert report.kept_recent == 0
+    assert set(origin.blobs.all()) == live
+    assert verify(origin).problems == ()
+    assert leftovers(origin) == []
+
+
+def test_young_garbage_is_kept_and_counted(origin):
+    young = origin.blobs.put(b"young")
+    report = collect(origin)
+    assert (report.deleted, report.kept_recent) == ((), 1)
+    assert origin.blobs.size(young) == 5
+
+
+def test_a_deleted_ref_lets_go_of_what_only_it_needs(two_models):
+    origin = two_models
+    live = {entry.ref.tagged: set() for entry in origin.refs.all()}
+    assert set(live) == {"net:1", "other:1"}
+    origin.refs.swap(REF, None, held=None, expected=origin.refs.get(REF))
+    age(origin)
+    assert len(collect(origin).deleted) > 5
+    assert verify(origin).problems == ()
+    assert select_local(origin, Ref.parse("other:1"), around()).plans
+
+
+def test_a_dry_run_reports_the_same_and_changes_nothing(origin):
+    origin.blobs.put(b"garbage")
+    age(origin)
+    before = snapshot(origin.layout.root)
+    planned = collect(origin, dry_run=True)
+    assert snapshot(origin.layout.root) == before
+    assert planned == collect(origin)
+    assert planned.deleted == (Digest.of(b"garbage"),)
+
+
+def test_plans_that_were_not_pulled_are_not_looked_for(store, remote):
+    pull(store, remote, REF, around("sm89"))
+    age(store)
+    before = set(store.blobs.all())
+    assert collect(store, grace=0).deleted == ()
+    assert set(store.blobs.all()) == before
+
+
+def test_an_index_entry_of_a_kind_from_the_future_does_not_stop_gc(store, origin):
+    entry = origin.refs.get(REF)
+    index = read_index(origin, entry.descriptor)
+    later = Descriptor(
+        media_type="application/vnd.later+json", digest=Digest.of(b"later"), size=5, artifact_type="a/signature"
+    )
+    data = encode(msgspec.structs.replace(index, manifests=(*index.manifests, later)))
+    descriptor = Descriptor(media_type=INDEX, digest=origin.blobs.put(data), size=len(data))
+    assert origin.refs.swap(REF, descriptor, held=None, expected=entry)
+    pull(store, SimulatedRemote(origin), REF, around())
+    store.blobs.put(b"garbage")
+    age(store)
+    assert collect(store).deleted == (Digest.of(b"garbage"),)
+    assert verify(store).problems == ()
+
+
+@pytest.mark.parametrize("what", ["index", "manifest", "record"])
+@pytest.mark.parametrize("how", ["damaged", "missing"])
+def test_nothing_is_deleted_when_what_a_ref_needs_is_unknown(origin, what, how):
+    entry = origin.refs.get(REF)
+    plan = plan_descriptors(read_index(origin, entry.descriptor))[0]
+    (record,) = origin.layout.refs.rglob("record.json")
+    path = {"index": origin.blobs.path(entry.descriptor.digest), "manifest": origin.blobs.path(plan.digest), "record": record}[what]
+    origin.blobs.put(b"garbage")
+    age(origin)
+    if how == "damaged":
+        path.write_bytes(path.read_bytes()[:-1])
+    elif what == "record":
+        path.write_bytes(b"")
+    else:
+        path.unlink()
+    before = set(origin.blobs.all())
+    with pytest.raises((IntegrityError, NotFoundError)):
+        collect(origin, grace=0)
+    assert set(origin.blobs.all()) == before
+
+
+def test_a_lease_keeps_what_its_owner_wrote(store):
+    with store.lease():
+        mine = store.blobs.put(b"mine")
+        assert collect(store, grace=-10).deleted == ()
+    assert collect(store, grace=-10).deleted == (mine,)
+
+
+def test_the_lease_of_another_process_keeps_what_it_wrote_until_it_expires(store, tmp_path):
+    ready = tmp_path / "ready"
+    code = f"import workers; workers.hold_lease({str(store.layout.root)!r}, {str(ready)!r})"
+    child = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    try:
+        end = time.monotonic() + 20
+        while not ready.exists():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        assert collect(store, grace=-10).deleted == ()
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    assert collect(store, grace=-10).deleted == ()  # nobody can know yet that it is dead
+    (alive,) = store.layout.leases.glob("*.alive")
+    then = alive.stat().st_mtime - leases.EXPIRE - 1
+    os.utime(alive, (then, then))
+    assert collect(store, grace=-10).deleted == (Digest.of(b"not reachable yet"),)
+    assert list(store.layout.leases.iterdir()) == []
+
+
+def test_garbage_from_before_a_lease_goes_although_the_lease_lives(store):
+    old = store.blobs.put(b"old")
+    age(store)
+    with store.lease():
+        assert collect(store, grace=0).deleted == (old,)
+
+
+def test_a_lease_is_renewed_while_the_work_goes_on(store, monkeypatch):
+    monkeypatch.setattr(leases, "RENEW", 0.01)
+    with store.lease():
+        (alive,) = store.layout.leases.glob("*.alive")
+        then = alive.stat().st_mtime - 1000
+        os.utime(alive, (then, then))
+        end = time.monotonic() + 10
+        while alive.stat().st_mtime < then + 500:
+            assert time.monotonic() < end
+            time.sleep(0.005)
+    assert list(store.layout.leases.iterdir()) == []
+
+
+def test_a_lease_ends_also_when_the_work_fails(store):
+    with pytest.raises(ValueError, match="work"), store.lease():
+        raise ValueError("work")
+    assert list(store.layout.leases.iterdir()) == []
+
+
+def test_garbage_that_is_found_useful_between_look_and_deletion_is_kept(store, monkeypatch):
+    digest = store.blobs.put(b"reused")
+    age(store)
+    replace, held = gc.replace, []
+
+    def hold_first(source, target):
+        if not held:
+            held.append(store.blobs.hold(digest))
+        replace(source, target)
+
+    monkeypatch.setattr(gc, "replace", hold_first)
+    assert collect(store).deleted == ()
+    assert held == [True]
+    assert store.blobs.read(digest, limit=6) == b"reused"
+    assert leftovers(store) == []
+
+
+def test_garbage_that_another_gc_took_first_is_passed_over(store, monkeypatch):
+    digest = store.blobs.put(b"garbage")
+    age(store)
+    replace = gc.replace
+
+    def too_late(source, target):
+        source.unlink()
+        replace(source, target)
+
+    monkeypatch.setattr(gc, "replace", too_late)
+    assert collect(store).deleted == ()
+    assert store.blobs.size(digest) is None
+
+
+def test_garbage_that_a_program_has_mapped_on_windows_is_left(store, monkeypatch):
+    digest = store.blobs.put(b"garbage")
+    age(store)
+
+    def in_use(_source, _target):
+        raise PermissionError
+
+    monkeypatch.setattr(gc, "replace", in_use)
+    assert collect(store).deleted == ()
+    assert store.blobs.size(digest) == 7
+
+
+def test_unfinished_files_and_folders_go_when_they_are_old(store):
+    for name in ("file", "folder/inner"):
+        path = store.layout.tmp / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"123")
+        then = path.stat().st_mtime - 7200
+        os.utime(path, (then, then))
+        os.utime(path.parent, (then, then))
+    (store.layout.tmp / "young").write_bytes(b"")
+    assert collect(store, dry_run=True).freed_bytes >= 3
+    assert leftovers(store) == ["file", "folder", "young"]
+    collect(store)
+    assert leftovers(store) == ["young"]
+
+
+def test_pulls_are_whole_while_gc_runs_without_grace(tmp_path, origin):
+    """Pulls delete their ref each time, so everything keeps turning into garbage and back."""
+    root, stop, away = str(tmp_path / "busy"), tmp_path / "stop", str(origin.layout.root)
+    store = Store(Path(root))
+    store.layout.create()
+    expected = {
+        "sm86": pulled_engine(tmp_path / "a", origin, "sm86"),
+        "sm89": pulled_engine(tmp_path / "b", origin, "sm89"),
+    }
+    context = workers.multiprocessing.get_context("spawn")
+    with context.Pool(3) as pool:
+        collecting = pool.apply_async(workers.collect_until, (root, str(stop)))
+        pulls = {gpu: pool.apply_async(workers.pull_model, (root, away, "net:1", gpu, 8)) for gpu in expected}
+        try:
+            found = {gpu: each.get(60) for gpu, each in pulls.items()}
+        finally:
+            stop.touch()
+        gone = collecting.get(60)
+    assert found == {gpu: {engine} for gpu, engine in expected.items()}
+    assert gone >= 0
+    assert verify(store).problems == ()
+
+
+def pulled_engine(root, origin, gpu):
+    (engine,) = workers.pull_model(str(root), str(origin.layout.root), "net:1", gpu)
+    return engine

@@ -1,0 +1,423 @@
+"""Taking models apart and putting them together: the same outputs, wherever the weights stood."""
+
+from __future__ import annotations
+
+import os
+
+import ml_dtypes
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from builders import copy_of, network, onnx_model, run_ort, weights
+from wszoo.errors import BuildError, MalformedError, NotFoundError
+from wszoo.weights.graph import (
+    LOCATION,
+    attach,
+    external_initializers,
+    graph_from_file,
+    graph_from_model,
+    scalars,
+)
+from wszoo.weights.tensor import DTYPES, dtype_from_onnx, dtype_of, tensor_from_array
+
+FLOAT = TensorProto.FLOAT
+X = np.random.default_rng(9).standard_normal((2, 64)).astype(np.float32)
+
+
+def names(graph):
+    return [tensor.name for tensor in graph.tensors]
+
+
+def put_back(graph):
+    return attach(graph.proto, {tensor.name: tensor for tensor in graph.tensors})
+
+
+def holding(tensor, **kwargs):
+    """A model in which ``tensor`` (named w) is looked at and x passed through."""
+    nodes = [helper.make_node("Shape", ["w"], ["s"]), helper.make_node("Identity", ["x"], ["z"])]
+    return onnx_model(nodes, [("x", FLOAT, [1])], [("z", FLOAT, [1]), ("s", TensorProto.INT64, [None])], [tensor], **kwargs)
+
+
+def branch(name, *, constant, fill):
+    """A body of If that gives a [64] tensor, held in a Constant node or an initializer."""
+    value = numpy_helper.from_array(np.full(64, fill, np.float32), name)
+    nodes = [helper.make_node("Constant", [], [name], value=value)] if constant else []
+    nodes.append(helper.make_node("Identity", [name], [f"{name}_out"]))
+    outputs = [helper.make_tensor_value_info(f"{name}_out", FLOAT, [64])]
+    return helper.make_graph(nodes, name, [], outputs, [] if constant else [value])
+
+
+def with_if(constant, *, same_name=False):
+    bodies = {
+        "then_branch": branch("yes", constant=constant, fill=1),
+        "else_branch": branch("yes" if same_name else "no", constant=constant, fill=2),
+    }
+    return onnx_model(
+        [helper.make_node("If", ["c"], ["z"], **bodies)], [("c", TensorProto.BOOL, [])], [("z", FLOAT, [64])]
+    )
+
+
+def with_loop():
+    """Adds a constant of the body three times."""
+    step = numpy_helper.from_array(np.arange(64, dtype=np.float32), "step")
+    body = helper.make_graph(
+        [
+            helper.make_node("Constant", [], ["step"], value=step),
+            helper.make_node("Add", ["state", "step"], ["next"]),
+            helper.make_node("Identity", ["go"], ["on"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("state", FLOAT, [64]),
+        ],
+        [helper.make_tensor_value_info("on", TensorProto.BOOL, []), helper.make_tensor_value_info("next", FLOAT, [64])],
+    )
+    return onnx_model(
+        [helper.make_node("Loop", ["times", "", "x"], ["z"], body=body)],
+        [("x", FLOAT, [64])],
+        [("z", FLOAT, [64])],
+        [("times", np.array(3, np.int64))],
+    )
+
+
+def with_constants():
+    w, v = weights(3, (64, 64), (64, 32))
+    nodes = [
+        helper.make_node("Constant", [], ["w"], value=numpy_helper.from_array(w)),
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("Constant", [], ["half"], value_float=0.5),
+        helper.make_node("Constant", [], ["axes"], value_ints=[1]),
+        helper.make_node("Constant", [], ["many"], value_floats=[float(i) for i in range(64)]),
+        helper.make_node("Mul", ["h", "half"], ["s"]),
+        helper.make_node("Add", ["s", "many"], ["a"]),
+        helper.make_node("MatMul", ["a", "v"], ["m"]),
+        helper.make_node("ReduceSum", ["m", "axes"], ["z"]),
+    ]
+    return onnx_model(nodes, [("x", FLOAT, [2, 64])], [("z", FLOAT, [2, 1])], [("v", v)])
+
+
+def with_function():
+    """A model-local function with weights of its own, which stay where they are."""
+    w = numpy_helper.from_array(weights(4, (64, 64))[0])
+    function = helper.make_function(
+        "local",
+        "Project",
+        ["a"],
+        ["b"],
+        [helper.make_node("Constant", [], ["w"], value=w), helper.make_node("MatMul", ["a", "w"], ["b"])],
+        [helper.make_opsetid("", 21)],
+    )
+    model = onnx_model(
+        [helper.make_node("Project", ["x"], ["h"], domain="local"), helper.make_node("MatMul", ["h", "v"], ["z"])],
+        [("x", FLOAT, [2, 64])],
+        [("z", FLOAT, [2, 32])],
+        [("v", weights(5, (64, 32))[0])],
+    )
+    model.functions.append(function)
+    model.opset_import.append(helper.make_opsetid("local", 1))
+    return model
+
+
+WHOLE = {
+    "initializers": (network, {"x": X}, ["w", "b", "v"]),
+    "constants": (with_constants, {"x": X}, ["v", "w", "many"]),
+    "if with constants": (lambda: with_if(constant=True), {"c": np.array(True)}, None),
+    "if with initializers": (lambda: with_if(constant=False), {"c": np.array(False)}, None),
+    "loop": (with_loop, {"x": X[0]}, ["step"]),
+    "function": (with_function, {"x": X}, ["v"]),
+}
+
+
+@pytest.mark.parametrize("case", WHOLE)
+def test_a_model_put_together_again_is_valid_and_computes_the_same(case):
+    make, feeds, expected = WHOLE[case]
+    original = make()
+    graph = graph_from_model(copy_of(original))
+    if expected is not None:
+        assert names(graph) == expected
+    else:
+        assert sorted(names(graph)) == ["no", "yes"]
+    again = put_back(graph)
+    onnx.checker.check_model(onnx.ModelProto.FromString(again), full_check=True)
+    for one, other in zip(run_ort(original, feeds), run_ort(again, feeds), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("case", ["initializers", "constants", "function"])
+def test_a_graph_without_its_weights_runs_with_them_given_by_name(case):
+    make, feeds, _ = WHOLE[case]
+    original = make()
+    graph = graph_from_model(copy_of(original))
+    options = onnxruntime.SessionOptions()
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(tensor.array()) for tensor in graph.tensors]
+    options.add_external_initializers(names(graph), values)
+    session = onnxruntime.InferenceSession(graph.proto, options, providers=["CPUExecutionProvider"])
+    for one, other in zip(run_ort(original, feeds), session.run(None, feeds), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_graph_that_remains_is_small_and_says_where_its_weights_were():
+    graph = graph_from_model(network())
+    assert len(graph.proto) < 1000
+    assert graph.weight_bytes == 4 * (64 * 64 + 64 + 64 * 32)
+    model = onnx.ModelProto.FromString(graph.proto)
+    for init in external_initializers(model.graph):
+        assert [(entry.key, entry.value) for entry in init.external_data] == [("location", LOCATION)]
+        assert not init.HasField("raw_data")
+    assert [init.name for init in external_initializers(model.graph)] == ["w", "b", "v"]
+
+
+def test_the_graph_does_not_depend_on_the_weights_nor_on_where_they_stood():
+    one, other = graph_from_model(network(seed=1)), graph_from_model(network(seed=2))
+    assert one.proto == other.proto
+    assert one.tensors[0].load().tobytes() != other.tensors[0].load().tobytes()
+
+
+def test_inputs_and_outputs_keep_names_types_and_dynamic_dimensions():
+    graph = graph_from_model(network())
+    assert [(value.name, value.dtype, value.shape) for value in graph.inputs] == [("x", "float32", ("n", 64))]
+    assert [(value.name, value.dtype, value.shape) for value in graph.outputs] == [("z", "float32", ("n", 32))]
+
+
+def test_unnamed_dynamic_dimensions_get_a_name():
+    model = network()
+    model.graph.input[0].type.tensor_type.shape.dim[0].ClearField("value")
+    assert graph_from_model(model).inputs[0].shape == ("x_0", 64)
+
+
+def test_weights_that_old_models_list_as_inputs_are_no_inputs():
+    """Before IR version 4 every initializer is also an input; small ones, which stay in the graph, count as well."""
+    w, v = weights(0, (64, 64), (8,))
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("Add", ["h", "small"], ["z"])]
+    inputs = [("x", FLOAT, [2, 64]), ("w", FLOAT, [64, 64]), ("small", FLOAT, [1])]
+    model = onnx_model(nodes, inputs, [("z", FLOAT, [2, 64])], [("w", w), ("small", v[:1])], ir=3, opset=9)
+    graph = graph_from_model(copy_of(model))
+    assert [value.name for value in graph.inputs] == ["x"]
+    assert names(graph) == ["w"]
+    np.testing.assert_array_equal(run_ort(model, {"x": X})[0], run_ort(put_back(graph), {"x": X})[0])
+
+
+def test_notes_with_paths_of_the_exporting_machine_are_dropped():
+    model = network()
+    secret = "/home/someone/model.py"
+    for place in (model, model.graph, model.graph.node[0]):
+        place.doc_string = secret
+        place.metadata_props.add(key="stack", value=secret)
+    graph = graph_from_model(model)
+    assert secret.encode() not in graph.proto
+    assert graph.proto == graph_from_model(network()).proto
+
+
+def raw_of(name, count):
+    """Bytes of ``count`` elements that are valid for every type."""
+    return bytes((i * 7) % 2 for i in range(dtype_of(name).nbytes((count,))))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_element_type_is_taken_out_and_put_back_from_raw_data(dtype):
+    count = 2050 if dtype not in ("int4", "uint4", "float4e2m1") else 4099
+    raw = raw_of(dtype, count)
+    tensor = TensorProto(name="w", data_type=dtype_of(dtype).onnx, dims=[count], raw_data=raw)
+    graph = graph_from_model(holding(tensor))
+    assert names(graph) == ["w"]
+    assert graph.tensors[0].load().tobytes() == raw
+    assert graph.tensors[0].nbytes == len(raw)
+    assert graph.tensors[0].dtype.name == dtype
+    (again,) = onnx.ModelProto.FromString(put_back(graph)).graph.initializer
+    assert again.raw_data == raw
+    assert list(again.dims) == [count]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_element_type_is_read_from_typed_fields(dtype):
+    number, count = dtype_of(dtype).onnx, 2050
+    values = [float(i % 2) for i in range(count)]
+    if dtype.startswith("complex"):
+        values = [complex(value) for value in values]
+    elif "float" not in dtype:
+        values = [int(value) for value in values]
+    typed = helper.make_tensor("w", number, [count], values)
+    assert not typed.HasField("raw_data")
+    graph = graph_from_model(holding(typed))
+    tensor = graph.tensors[0]
+    assert tensor.load().tobytes() == numpy_helper.from_array(numpy_helper.to_array(typed)).raw_data
+    if not tensor.dtype.packed:
+        np.testing.assert_array_equal(tensor.array().astype(np.complex128), np.array(values))
+
+
+def test_element_types_have_the_numbers_and_sizes_that_onnx_gives_them():
+    for name, dtype in DTYPES.items():
+        onnx_name = {"float32": "FLOAT", "float64": "DOUBLE"}.get(name, name.upper())
+        assert TensorProto.DataType.Value(onnx_name) == dtype.onnx
+        assert dtype_from_onnx(dtype.onnx) is dtype
+        if not dtype.packed:
+            assert helper.tensor_dtype_to_np_dtype(dtype.onnx).itemsize * 8 == dtype.bits
+    assert dtype_of("int4").nbytes((3, 3)) == 5
+    assert dtype_of("int4").nbytes(()) == 1
+    assert dtype_of("float32").nbytes((0, 5)) == 0
+
+
+@pytest.mark.parametrize(("name", "number"), [("string", 8), ("float128", 99), ("", 0)])
+def test_an_unknown_element_type_is_named(name, number):
+    with pytest.raises(MalformedError, match=repr(name)):
+        dtype_of(name)
+    with pytest.raises(MalformedError, match=f"element type {number} "):
+        dtype_from_onnx(number)
+
+
+def test_an_array_of_a_type_that_onnx_lacks_is_refused():
+    with pytest.raises(MalformedError, match="'w' has the element type datetime64"):
+        tensor_from_array("w", np.zeros(4, "datetime64[s]"))
+    assert tensor_from_array("w", np.zeros(4, ml_dtypes.bfloat16)).dtype.name == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("tensor", "why"),
+    [
+        (numpy_helper.from_array(np.zeros(31, np.float32), "w"), "under 128 bytes"),
+        (numpy_helper.from_array(np.array(1.0, np.float32), "w"), "scalar"),
+        (numpy_helper.from_array(np.zeros((0, 64), np.float32), "w"), "empty"),
+        (numpy_helper.from_array(np.arange(128), "w"), "shapes and indices"),
+        (helper.make_tensor("w", TensorProto.STRING, [100], [b"long enough"] * 100), "strings"),
+    ],
+)
+def test_what_is_no_weight_stays_in_the_graph(tensor, why):
+    before = tensor.SerializeToString()
+    graph = graph_from_model(holding(tensor))
+    assert names(graph) == [], why
+    (kept,) = onnx.ModelProto.FromString(graph.proto).graph.initializer
+    assert kept.SerializeToString() == before
+
+
+def test_a_string_constant_stays_a_constant():
+    strings = helper.make_tensor("", TensorProto.STRING, [2], [b"a" * 200, b"b" * 200])
+    nodes = [
+        helper.make_node("Constant", [], ["one"], value=strings),
+        helper.make_node("Constant", [], ["two"], value_strings=[b"a" * 200]),
+        helper.make_node("Shape", ["one"], ["z"]),
+    ]
+    graph = graph_from_model(onnx_model(nodes, [], [("z", TensorProto.INT64, [1])]))
+    assert names(graph) == []
+    assert [node.op_type for node in onnx.ModelProto.FromString(graph.proto).graph.node] == ["Constant"] * 2 + ["Shape"]
+
+
+def test_two_tensors_of_one_name_are_refused():
+    with pytest.raises(MalformedError, match="two tensors are named 'yes'"):
+        graph_from_model(with_if(constant=True, same_name=True))
+
+
+def test_scalars_are_found_in_initializers_constants_and_subgraphs():
+    third = numpy_helper.from_array(np.array([[3]], np.float16))
+    inner = helper.make_graph(
+        [
+            helper.make_node("Constant", [], ["three"], value=third),
+            helper.make_node("Mul", ["h", "three"], ["o"]),
+        ],
+        "inner",
+        [],
+        [helper.make_tensor_value_info("o", TensorProto.FLOAT16, None)],
+    )
+    nodes = [
+        helper.make_node("Constant", [], ["half"], value_float=0.5),
+        helper.make_node("Constant", [], ["unused"], value_float=9.0),
+        helper.make_node("Constant", [], ["whole"], value_int=7),
+        helper.make_node("Mul", ["x", "two"], ["a"]),
+        helper.make_node("Div", ["a", "half"], ["b"]),
+        helper.make_node("Add", ["b", "four"], ["c"]),
+        helper.make_node("Mul", ["c", "vector"], ["d"]),
+        helper.make_node("If", ["y"], ["z"], then_branch=inner, else_branch=inner),
+    ]
+    typed = helper.make_tensor("two", FLOAT, [1], [2.0])
+    inits = [typed, ("four", np.float32(4)), ("vector", np.ones(2, np.float32)), ("n", np.array(5))]
+    model = onnx_model(nodes, [("x", FLOAT, [2])], [("z", FLOAT, None)], inits)
+    assert scalars(model.SerializeToString()) == sorted(
+        [
+            ("float16", np.float16(3).tobytes()),
+            ("float32", np.float32(0.5).tobytes()),
+            ("float32", np.float32(2).tobytes()),
+        ]
+    )
+
+
+def test_scalars_survive_taking_the_model_apart():
+    assert scalars(graph_from_model(network()).proto) == [("float32", np.float32(0.125).tobytes())]
+
+
+def test_a_model_over_protobufs_limit_is_refused_with_the_limit():
+    graph = graph_from_model(network())
+    with pytest.raises(BuildError, match="over 2 GiB"):
+        attach(graph.proto, {tensor.name: tensor for tensor in graph.tensors}, limit=graph.weight_bytes)
+
+
+def test_a_tensor_that_is_not_given_is_named():
+    graph = graph_from_model(network())
+    with pytest.raises(MalformedError, match="needs a tensor 'v'"):
+        attach(graph.proto, {tensor.name: tensor for tensor in graph.tensors[:-1]})
+
+
+@pytest.mark.parametrize("attributes", [False, True], ids=["initializers", "constants"])
+def test_external_data_is_mapped_from_beside_the_model(tmp_path, attributes):
+    original = with_constants()
+    path = tmp_path / "model.onnx"
+    onnx.save_model(
+        copy_of(original), path, save_as_external_data=True, size_threshold=0, convert_attribute=attributes, location="w.bin"
+    )
+    graph = graph_from_file(path)
+    assert names(graph) == ["v", "w", "many"]
+    np.testing.assert_array_equal(run_ort(original, {"x": X})[0], run_ort(put_back(graph), {"x": X})[0])
+
+
+def test_small_external_tensors_come_back_into_the_graph(tmp_path):
+    (tmp_path / "w.bin").write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    small = TensorProto(data_type=FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
+    small.external_data.add(key="location", value="w.bin")
+    initializer = TensorProto(name="i")
+    initializer.MergeFrom(small)
+    nodes = [
+        helper.make_node("Constant", [], ["c"], value=small),
+        helper.make_node("Add", ["c", "i"], ["s"]),
+        helper.make_node("Add", ["x", "s"], ["z"]),
+    ]
+    graph = graph_from_model(onnx_model(nodes, [("x", FLOAT, [4])], [("z", FLOAT, [4])], [initializer]), tmp_path)
+    assert names(graph) == []
+    assert b"w.bin" not in graph.proto
+    (result,) = run_ort(graph.proto, {"x": np.zeros(4, np.float32)})
+    np.testing.assert_array_equal(result, 2 * np.arange(4))
+
+
+def test_external_data_in_a_hub_cache_is_read_through_its_links(tmp_path):
+    """Every file of a snapshot is a link to ../../blobs/<hash>."""
+    snapshot, blobs = tmp_path / "snapshots" / "abc" / "onnx", tmp_path / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    onnx.save_model(network(), snapshot / "model.onnx", save_as_external_data=True, size_threshold=0, location="model.bin")
+    for number, name in enumerate(("model.onnx", "model.bin")):
+        os.replace(snapshot / name, blobs / f"hash{number}")
+        (snapshot / name).symlink_to(f"../../../blobs/hash{number}")
+    assert names(graph_from_file(snapshot / "model.onnx")) == ["w", "b", "v"]
+
+
+def test_files_that_are_no_models_are_named(tmp_path):
+    with pytest.raises(NotFoundError, match="absent.onnx"):
+        graph_from_file(tmp_path / "absent.onnx")
+    for content in (b"not protobuf at all", b""):
+        path = tmp_path / "broken.onnx"
+        path.write_bytes(content)
+        with pytest.raises(MalformedError, match="broken.onnx"):
+            graph_from_file(path)
+
+
+def test_an_input_that_is_no_tensor_is_named():
+    model = network()
+    model.graph.input[0].type.sequence_type.elem_type.tensor_type.elem_type = FLOAT
+    with pytest.raises(BuildError, match="'x' is not a tensor"):
+        graph_from_model(model)
+    model = network()
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.STRING
+    with pytest.raises(BuildError, match="'x': ONNX element type 8"):
+        graph_from_model(model)
