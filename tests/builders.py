@@ -103,9 +103,7 @@ def splice_plan(store, graph, component, target):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "plan")
         path.write_bytes(data)
-        parts = splice(
-            path, graph.tensors, scales=scalars(graph.proto), base=None, progress=Silent(), label=target
-        )
+        parts = splice(path, graph.tensors, scales=scalars(graph.proto), base=None, progress=Silent(), label=target)
     number = target.removeprefix("rtx-sm")
     made_for = Target(
         name=target, backend="tensorrt_rtx", version=VERSION, compute_capabilities=(f"{number[:-1]}.{number[-1]}",)

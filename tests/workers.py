@@ -74,6 +74,7 @@ def publish_tags(root, worker, times):
 def publish_target(root, tag, target):
     """Publish one more plan of the same model."""
     from builders import publish_model
+
     from wszoo.store.store import Store
 
     store = Store(Path(root))
@@ -84,6 +85,7 @@ def publish_target(root, tag, target):
 def pull_model(root, origin, tag, gpu, times=1):
     """Pull, delete the ref, pull again; each time assemble and check. The engines' digests."""
     from builders import SimulatedRemote, around
+
     from wszoo.assemble import assemble
     from wszoo.digest import Digest
     from wszoo.names import Ref
@@ -144,8 +146,6 @@ def write_forever(root, ready):
 
 def pack_file(root, path, rows):
     """Pack a mapped file of float32 rows; by how many bytes the process grew at most."""
-    import resource
-
     import numpy as np
 
     from wszoo.progress import Silent
@@ -174,4 +174,4 @@ def pack_file(root, path, rows):
 
     packer = Packer(store.blobs, {})
     packer.add([tensor], Watch())
-    return max(seen) - before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10, len(packer.table().packs)
+    return max(seen) - before, len(packer.table().packs)

@@ -165,6 +165,7 @@ class _Run:
                 source=request.source,
                 precision=request.precision,
                 profiles=request.profiles,
+                needs_profiles=any(backend.needs_profiles for backend, _ in self._targets),
                 options=request.options,
                 scratch=scratch,
                 progress=self._progress,

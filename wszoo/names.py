@@ -141,10 +141,14 @@ def capability_key(capability: str) -> tuple[int, ...]:
 
 def is_portable_file_name(name: str) -> bool:
     """True when ``name`` can be one path component on NTFS, APFS and ext4 alike."""
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError:  # a POSIX name that is no text
+        return False
     return not (
         name in {"", ".", ".."}
         or _ILLEGAL.search(name)
-        or len(name.encode()) > MAX_FILE_NAME
+        or length > MAX_FILE_NAME
         or name[-1] in " ."
         or _RESERVED.fullmatch(name)
     )

@@ -26,7 +26,9 @@ CODES = {
 
 
 def test_exit_codes_are_those_that_are_documented():
-    tree = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, WszooError)}
+    tree = {
+        name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, WszooError)
+    }
     assert {name: kind.exit_code for name, kind in tree.items()} == CODES
     documented = dict(re.findall(r"(\w+Error) +(\d+)  ", errors.__doc__))
     assert {name: int(code) for name, code in documented.items()}.items() <= CODES.items()

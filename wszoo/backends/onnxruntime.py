@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from wszoo.backends.installed import installed_version, load_module
-from wszoo.errors import IncompatibleError, UsageError
+from wszoo.errors import BuildError, IncompatibleError, UsageError
 from wszoo.gpu.machine import Runtime
 from wszoo.hookspecs import hookimpl
 from wszoo.schema.plan import Kind, Target
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from wszoo.backends.ort_session import OrtEngine
     from wszoo.backends.protocol import Assembled, Backend, BuildJob
     from wszoo.names import TargetSpec
+    from wszoo.weights.graph import Graph
 
 _GPU_PACKAGE = "onnxruntime-gpu"
 _PACKAGES = (_GPU_PACKAGE, "onnxruntime")
@@ -32,6 +33,7 @@ class OnnxRuntimeBackend:
     name = "onnxruntime"
     prefix = "portable"
     kind = Kind.PORTABLE
+    needs_profiles = False
 
     def runtime(self) -> Runtime | None:
         """What is installed; ``cuda`` is among its devices when the GPU package is."""
@@ -85,6 +87,26 @@ class OnnxRuntimeBackend:
 
 def _ort(purpose: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - a module without type information
     return load_module("onnxruntime", extra="ort", purpose=purpose)
+
+
+def reference(graph: Graph, name: str = "model") -> OrtEngine:
+    """A graph on the CPU, straight from where its weights lie: what exports are compared with their originals by.
+
+    Args:
+        graph: the network; its tensors' memory is used for as long as the engine lives.
+        name: for messages.
+
+    Raises:
+        BuildError: ONNX Runtime refuses the graph.
+        MissingExtraError: ONNX Runtime is not installed.
+    """
+    ort = _ort("comparing an export with its original")
+    from wszoo.backends.ort_session import OrtEngine
+
+    try:
+        return OrtEngine(ort, name, graph, "cpu")
+    except IncompatibleError as error:
+        raise BuildError(error.message, hint="change the export so that every node is standard ONNX") from error
 
 
 @hookimpl

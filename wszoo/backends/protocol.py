@@ -95,11 +95,13 @@ class Backend(Protocol):
         name: as in plans' targets: ``tensorrt_rtx``.
         prefix: as users type it in targets: ``rtx``.
         kind: how the plans it builds are stripped.
+        needs_profiles: it cannot build for dynamic inputs without optimization profiles.
     """
 
     name: str
     prefix: str
     kind: Kind
+    needs_profiles: bool
 
     def runtime(self) -> Runtime | None:
         """What is installed, without importing it; None when it is not."""

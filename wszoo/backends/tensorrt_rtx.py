@@ -26,6 +26,7 @@ class TensorRTRTXBackend(TensorRTBackend):
     name = "tensorrt_rtx"
     prefix = "rtx"
     kind = Kind.SPLICE
+    needs_profiles = True
     title = "TensorRT-RTX"
     distribution = "tensorrt_rtx"
     extra = "rtx"

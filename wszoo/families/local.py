@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from wszoo.backends.onnxruntime import reference
 from wszoo.errors import NotFoundError
-from wszoo.families.session import GraphSession
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ class LocalComponent:
             BuildError: ONNX Runtime refuses the graph.
             MissingExtraError: onnxruntime is not installed.
         """
-        return GraphSession(self.graph, self.name)
+        return reference(self.graph, self.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,8 @@ class OnnxFamily:
         files = _graph_files(request.source)
         assets = read_assets(request.source / "assets") if request.source.is_dir() else {}
         graphs = _graphs(files, request.progress)
-        profiles = profiles_for_components({name: graph.inputs for name, graph in graphs.items()}, request.profiles)
+        inputs = {name: graph.inputs for name, graph in graphs.items()}
+        profiles = profiles_for_components(inputs, request.profiles, required=request.needs_profiles)
         return Export(
             components=[
                 ExportedComponent(name=name, graph=graph, profiles=profiles[name]) for name, graph in graphs.items()

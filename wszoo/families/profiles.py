@@ -32,6 +32,7 @@ def profiles_for(
     *,
     presets: Mapping[str, Profile] | None = None,
     default: str = "",
+    required: bool = True,
 ) -> tuple[Profile, ...]:
     """Turn specs into optimization profiles for one graph.
 
@@ -40,6 +41,7 @@ def profiles_for(
         specs: in the user's order; a spec is named ``p<position>``, a preset keeps its name.
         presets: profiles that may be asked for by name.
         default: the preset to take when there are no specs; empty for none.
+        required: a target is built for that cannot do without profiles where inputs are dynamic.
 
     Returns:
         One profile for each spec, with a range for each dynamic input; empty when every shape is fixed.
@@ -59,13 +61,13 @@ def profiles_for(
             raise UsageError(f"the profile {name!r} is given twice")
     if not checker.dynamic:
         return ()
-    if not found:
+    if not found and required:
         checker.complain("it has dynamic inputs and no --profile was given: " + ", ".join(sorted(checker.dynamic)))
     return tuple(found)
 
 
 def profiles_for_components(
-    components: Mapping[str, Sequence[Value]], specs: Sequence[str]
+    components: Mapping[str, Sequence[Value]], specs: Sequence[str], *, required: bool = True
 ) -> dict[str, tuple[Profile, ...]]:
     """Deal specs out to several graphs.
 
@@ -74,12 +76,13 @@ def profiles_for_components(
     Args:
         components: the inputs of each component.
         specs: in the user's order. A spec may give profiles to some components only.
+        required: see :func:`profiles_for`.
 
     Raises:
         UsageError: an entry fits no component, or as for :func:`profiles_for`.
     """
     if len(components) == 1:
-        return {name: profiles_for(inputs, specs) for name, inputs in components.items()}
+        return {name: profiles_for(inputs, specs, required=required) for name, inputs in components.items()}
     dealt: dict[str, list[str]] = {name: [] for name in components}
     for spec in specs:
         parts: dict[str, list[str]] = {}
@@ -88,7 +91,7 @@ def profiles_for_components(
                 parts.setdefault(component, []).append(bare)
         for component, entries in parts.items():
             dealt[component].append(",".join(entries))
-    return {name: _for_component(name, inputs, dealt[name]) for name, inputs in components.items()}
+    return {name: _for_component(name, inputs, dealt[name], required) for name, inputs in components.items()}
 
 
 def dynamic_inputs(inputs: Sequence[Value]) -> dict[str, Value]:
@@ -121,9 +124,9 @@ def _receivers(components: Mapping[str, Sequence[Value]], entry: str) -> list[tu
     return found
 
 
-def _for_component(name: str, inputs: Sequence[Value], specs: Sequence[str]) -> tuple[Profile, ...]:
+def _for_component(name: str, inputs: Sequence[Value], specs: Sequence[str], required: bool) -> tuple[Profile, ...]:
     try:
-        return profiles_for(inputs, specs)
+        return profiles_for(inputs, specs, required=required)
     except UsageError as error:
         example = ",".join(f"{name}/{entry}" for entry in example_spec(inputs).split(",") if entry)
         raise UsageError(

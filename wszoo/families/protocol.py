@@ -25,6 +25,7 @@ class ExportRequest:
         source: a file or folder on this machine (a Hub repository has been downloaded before).
         precision: ``fp32``, ``fp16``, ``bf16``, ...; empty for the source's own.
         profiles: what the user gave with ``--profile``: a preset's name or ``input=min:opt:max`` specs, in order.
+        needs_profiles: a target is built for that cannot do without profiles where inputs are dynamic.
         options: the user's ``--option key=value`` pairs, checked by the family.
         scratch: an empty folder, removed after the build.
         progress: where to report anything that takes over a second.
@@ -33,6 +34,7 @@ class ExportRequest:
     source: Path
     precision: str = ""
     profiles: tuple[str, ...] = ()
+    needs_profiles: bool = True
     options: Mapping[str, str] = field(default_factory=dict)
     scratch: Path
     progress: Progress

@@ -12,10 +12,10 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from wszoo.backends.onnxruntime import reference
 from wszoo.errors import BuildError, MissingExtraError
 from wszoo.families.checks import check_graph
 from wszoo.families.compare import TOLERANCES, Comparison, Tolerance, compare_outputs
-from wszoo.families.session import GraphSession
 from wszoo.weights.graph import graph_from_file
 
 if TYPE_CHECKING:
@@ -92,7 +92,6 @@ def export_module(
                 verbose=False,
                 artifacts_dir=folder,  # reports of failures, which else land in the current folder
             )
-            _strip_metadata(program.model)
             program.save(path, external_data=True)
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "onnxscript", "torch", "exporting from torch") from error
@@ -134,7 +133,7 @@ def compare(
         MissingExtraError: torch or onnxruntime is not installed.
     """
     torch = require_torch()
-    session = GraphSession(graph, name)
+    session = reference(graph, name)
     result = Comparison(tolerance=tolerance)
     names = [value.name for value in graph.outputs]
     for case in cases:
@@ -174,19 +173,6 @@ def _check_dynamic(graph: Graph, dynamic: Mapping[str, Mapping[int, str]], name:
                     f"torch fixed the dimension {dim!r} of the input {value.name!r} of {name!r} to {value.shape[axis]}",
                     hint="the model's code depends on that size; export it at a fixed size",
                 )
-
-
-def _strip_metadata(model: Any) -> None:  # noqa: ANN401 - onnx_ir.Model, which ships no types
-    # Stack traces with this machine's paths and class names of the framework: a third of the graph's bytes.
-    for holder in (model, model.graph):
-        holder.metadata_props.clear()
-    for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
-        value.metadata_props.clear()
-    for node in model.graph.all_nodes():
-        node.metadata_props.clear()
-        node.doc_string = None
-        for value in node.outputs:
-            value.metadata_props.clear()
 
 
 def _to_torch(torch: ModuleType, array: NDArray[Any]) -> torch.Tensor:

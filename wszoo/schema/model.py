@@ -15,6 +15,7 @@ GRAPH = "application/vnd.wszoo.graph.v1.onnx+zstd"
 PACK = "application/vnd.wszoo.pack.v1"
 ASSET = "application/vnd.wszoo.asset.v1"
 
+MAX_RANK = 32  # what NumPy before version 2 takes
 Dimension = Annotated[int, msgspec.Meta(ge=0, lt=1 << 48)]
 
 
@@ -30,7 +31,7 @@ class TensorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     dtype: str
-    shape: tuple[Dimension, ...]
+    shape: Annotated[tuple[Dimension, ...], msgspec.Meta(max_length=MAX_RANK)]
     digest: Digest
 
 
@@ -57,7 +58,7 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     dtype: str
-    shape: tuple[Dimension | str, ...]
+    shape: Annotated[tuple[Dimension | str, ...], msgspec.Meta(max_length=MAX_RANK)]
 
 
 class Graph(msgspec.Struct, frozen=True, kw_only=True):

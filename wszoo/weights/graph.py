@@ -11,7 +11,7 @@ import math
 import mmap
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -166,15 +166,17 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 
 
 def _drop_notes(model: onnx.ModelProto) -> None:
-    """Drop what computes nothing: torch leaves stack traces with absolute paths, which differ from machine to machine."""
-    model.ClearField("metadata_props")
-    model.ClearField("doc_string")
-    for graph in [*_graphs(model.graph), *model.functions]:
-        graph.ClearField("metadata_props")
-        graph.ClearField("doc_string")
-        for node in graph.node:
-            node.ClearField("metadata_props")
-            node.ClearField("doc_string")
+    """Drop what computes nothing: torch leaves stack traces there, with paths that differ from machine to machine."""
+    for noted in (model, *_parts(model)):
+        noted.ClearField("metadata_props")
+        noted.ClearField("doc_string")
+
+
+def _parts(model: onnx.ModelProto) -> Iterator[Any]:
+    for graph in _graphs(model.graph):
+        yield from (graph, *graph.node, *graph.input, *graph.output, *graph.value_info)
+    for function in model.functions:
+        yield from (function, *function.node)
 
 
 class _Taker:

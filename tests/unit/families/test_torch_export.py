@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from wszoo.errors import BuildError, MissingExtraError
-from wszoo.families.session import GraphSession
+from wszoo.backends.onnxruntime import reference
 from wszoo.families.torch_export import TOLERANCES, compare, export_module, require_torch
 
 if TYPE_CHECKING:
@@ -131,12 +131,6 @@ def test_failure_gives_the_first_cause_and_writes_nothing_here(tmp_path: Path, m
         export_module(nn.Linear(4, 4).eval(), {"input": torch.zeros(2, 5)}, outputs=["y"], folder=tmp_path)
     assert caught.value.__cause__ is not None
     assert list(here.iterdir()) == []
-
-
-def test_session_refuses_wrong_arrays_with_their_shapes(tmp_path: Path) -> None:
-    session = GraphSession(export_two(TwoInputs().eval(), tmp_path), "text")
-    with pytest.raises(BuildError, match=r"failed to run 'text' on \{'ids': \[2\]"):
-        session(ids=np.zeros(2, np.int64), mask=np.zeros(2, np.int64))
 
 
 def test_missing_torch_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

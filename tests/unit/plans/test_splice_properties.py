@@ -167,3 +167,36 @@ def test_body_for_other_tensors_is_refused():
     program = round_trip(view_bytes(one, Recipe()).tobytes(), [one])
     with pytest.raises(MalformedError):
         Program.from_bytes(program.to_bytes(), [], plan_size=program.plan_size)
+
+
+def test_a_plan_like_a_diffusion_unet_takes_one_block_a_matrix():
+    def half(tensor_):
+        return tensor_.load().view(np.float16).reshape(tensor_.shape)
+
+    scale = np.float16(0.3535)
+    keys = [floats(f"key {i}", "float16", (256, 160), 100 + i) for i in range(20)]
+    times = [floats(f"time {i}", "float16", (64 + 64 * (i % 2), 160), 200 + i) for i in range(7)]
+    gate = floats("gate", "float16", (160, 1280), 300)
+    attention = [floats(f"attention {i}", "float16", (160, 160), 400 + i) for i in range(3)]
+    matrices = [
+        np.concatenate([half(key) for key in keys], axis=1),
+        np.concatenate([half(time).T for time in times], axis=1),
+        half(gate)[:, :640],
+        half(gate)[:, 640:],
+        np.concatenate([half(attention[0]) * scale, half(attention[1]) * scale, half(attention[2])], axis=1),
+    ]
+    plan = b"".join(bytes([i + 1]) * (20 + 4 * i) + matrix.tobytes() for i, matrix in enumerate(matrices))
+    tensors = [*keys, *times, gate, *attention]
+    program = round_trip(plan, tensors, [Scale("float16", scale.tobytes())])
+    assert len(program.blocks.rows) == len(matrices)
+    assert len(program.literals) == sum(20 + 4 * i for i in range(len(matrices)))
+
+
+def test_progress_only_grows_up_to_the_plans_size():
+    weight = floats("w", "float16", (64, 64), 1)
+    plan = np.concatenate([weight.load(), np.arange(5000, dtype=np.uint8)])
+    seen = []
+    encode(plan, [weight], progress=lambda done, total: seen.append((done, total)))
+    assert [total for _, total in seen] == [len(plan)] * len(seen)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1] == (len(plan), len(plan))

@@ -67,7 +67,11 @@ def test_deep_nesting_is_refused_also_in_fields_that_nobody_reads(opening, field
         (ModelConfig, raw(MODEL, frames={"sha256:../x": []}), "`key` in `$.frames`"),
         (ModelConfig, raw(MODEL, frames={D: [[0, 0, 1, -1, "raw"]]}), "$.frames[...][0][3]"),
         (ModelConfig, raw(MODEL, frames={D: [[0, 0, 1]]}), "$.frames[...][0]"),
-        (ModelConfig, b'{"family":"f","components":{},"packs":[],"frames":{},"options":{"a":NaN}}', "invalid character"),
+        (
+            ModelConfig,
+            b'{"family":"f","components":{},"packs":[],"frames":{},"options":{"a":NaN}}',
+            "invalid character",
+        ),
         (Index, b'{"schemaVersion":' + b"9" * 5000 + b"}", "$.schemaVersion"),
         (Index, b'{"schemaVersion":1e400}', "$.schemaVersion"),
         (Index, b'{"mediaType":"\xff"}', "utf-8"),

@@ -16,8 +16,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import workers
-
 from builders import age, leftovers, snapshot
+
 from wszoo.digest import Digest
 from wszoo.errors import IntegrityError, LimitError, NotFoundError, StorageError
 from wszoo.store import blobs as blobs_module
@@ -48,7 +48,11 @@ def test_a_missing_blob_is_named_with_advice(store):
     absent = Digest.of(b"absent")
     assert store.blobs.size(absent) is None
     assert not store.blobs.hold(absent)
-    for use in (lambda: store.blobs.read(absent, limit=1), lambda: store.blobs.map(absent), lambda: store.blobs.check(absent)):
+    for use in (
+        lambda: store.blobs.read(absent, limit=1),
+        lambda: store.blobs.map(absent),
+        lambda: store.blobs.check(absent),
+    ):
         with pytest.raises(NotFoundError) as caught:
             use()
         assert absent in caught.value.message

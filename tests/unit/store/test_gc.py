@@ -12,8 +12,8 @@ from pathlib import Path
 import msgspec
 import pytest
 import workers
-
 from builders import SimulatedRemote, age, around, leftovers, snapshot
+
 from wszoo.digest import Digest
 from wszoo.errors import IntegrityError, NotFoundError
 from wszoo.names import Ref
@@ -100,7 +100,11 @@ def test_nothing_is_deleted_when_what_a_ref_needs_is_unknown(origin, what, how):
     entry = origin.refs.get(REF)
     plan = plan_descriptors(read_index(origin, entry.descriptor))[0]
     (record,) = origin.layout.refs.rglob("record.json")
-    path = {"index": origin.blobs.path(entry.descriptor.digest), "manifest": origin.blobs.path(plan.digest), "record": record}[what]
+    path = {
+        "index": origin.blobs.path(entry.descriptor.digest),
+        "manifest": origin.blobs.path(plan.digest),
+        "record": record,
+    }[what]
     origin.blobs.put(b"garbage")
     age(origin)
     if how == "damaged":

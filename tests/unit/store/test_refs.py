@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import workers
-
 from builders import SimulatedRemote, around, leftovers, publish_model, snapshot
+
 from wszoo.digest import Digest
 from wszoo.errors import IntegrityError, MalformedError, NotFoundError, UsageError
 from wszoo.names import Ref, is_portable_file_name

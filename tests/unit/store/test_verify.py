@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
 from builders import age, around, plan_of
+
 from wszoo.assemble import assemble
 from wszoo.digest import Digest
 from wszoo.names import Ref

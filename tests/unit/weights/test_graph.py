@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from builders import copy_of, network, onnx_model, run_ort, weights
 from onnx import TensorProto, helper, numpy_helper
 
-from builders import copy_of, network, onnx_model, run_ort, weights
 from wszoo.errors import BuildError, MalformedError, NotFoundError
 from wszoo.weights.graph import (
     LOCATION,
@@ -38,7 +38,9 @@ def put_back(graph):
 def holding(tensor, **kwargs):
     """A model in which ``tensor`` (named w) is looked at and x passed through."""
     nodes = [helper.make_node("Shape", ["w"], ["s"]), helper.make_node("Identity", ["x"], ["z"])]
-    return onnx_model(nodes, [("x", FLOAT, [1])], [("z", FLOAT, [1]), ("s", TensorProto.INT64, [None])], [tensor], **kwargs)
+    return onnx_model(
+        nodes, [("x", FLOAT, [1])], [("z", FLOAT, [1]), ("s", TensorProto.INT64, [None])], [tensor], **kwargs
+    )
 
 
 def branch(name, *, constant, fill):
@@ -365,7 +367,12 @@ def test_external_data_is_mapped_from_beside_the_model(tmp_path, attributes):
     original = with_constants()
     path = tmp_path / "model.onnx"
     onnx.save_model(
-        copy_of(original), path, save_as_external_data=True, size_threshold=0, convert_attribute=attributes, location="w.bin"
+        copy_of(original),
+        path,
+        save_as_external_data=True,
+        size_threshold=0,
+        convert_attribute=attributes,
+        location="w.bin",
     )
     graph = graph_from_file(path)
     assert names(graph) == ["v", "w", "many"]
@@ -395,7 +402,9 @@ def test_external_data_in_a_hub_cache_is_read_through_its_links(tmp_path):
     snapshot, blobs = tmp_path / "snapshots" / "abc" / "onnx", tmp_path / "blobs"
     snapshot.mkdir(parents=True)
     blobs.mkdir()
-    onnx.save_model(network(), snapshot / "model.onnx", save_as_external_data=True, size_threshold=0, location="model.bin")
+    onnx.save_model(
+        network(), snapshot / "model.onnx", save_as_external_data=True, size_threshold=0, location="model.bin"
+    )
     for number, name in enumerate(("model.onnx", "model.bin")):
         os.replace(snapshot / name, blobs / f"hash{number}")
         (snapshot / name).symlink_to(f"../../../blobs/hash{number}")

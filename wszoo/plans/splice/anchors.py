@@ -29,6 +29,8 @@ ANCHOR = 16
 MAX_SEGMENT = 4096
 MIN_SEGMENT = 32
 _SEGMENTS = 64  # anchors that even a small tensor should have, so that parts of it are found
+_DENSE = 256 << 10  # bytes at a view's start where rows have anchors in their middle too: columns that were cut off
+_PARTS = 8  # hold some of these, and whatever one row leads to is extended to all
 _ROWS = 4096  # short rows up to this many have an anchor each, so that they are found in any order
 _RETRIES = (0, 16, 48, 112, 240, 752, 2032)  # places in a segment that are tried for an anchor
 _MATERIALISE = 64 << 20  # views that can only be indexed by computing them whole are skipped above this
@@ -138,6 +140,9 @@ def _segment(row: int, total: int) -> int:
 
 def _flat(gather: Callable[[Ints], Bytes], size: int, row: int, step: int) -> tuple[Ints, Pairs]:
     starts = (np.arange(0, size, row)[:, None] + np.arange(0, row, step)[None, :]).reshape(-1)
+    fine = max(MIN_SEGMENT, row // _PARTS // ANCHOR * ANCHOR)
+    if fine < step:
+        starts = np.union1d(starts, np.arange(0, min(size, _DENSE), fine))
     found_at, found = [], []
     for retry in _RETRIES:
         if retry + ANCHOR > step and retry:
