@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from wszoo.digest import Digest
-from wszoo.errors import IntegrityError, LimitError
+from wszoo.errors import IntegrityError, LimitError, RemoteError
 from wszoo.parallel import ordered_map
 from wszoo.store.files import check_room
 
@@ -87,8 +87,11 @@ def _bounded(
     pieces: Iterator[bytes | memoryview], limit: int, digest: Digest, url: str
 ) -> Iterator[bytes | memoryview]:
     seen = 0
-    for piece in pieces:
-        seen += len(piece)
-        if seen > limit:
-            raise LimitError(f"blob {digest} from {url} is larger than the {limit} bytes it should have")
-        yield piece
+    try:
+        for piece in pieces:
+            seen += len(piece)
+            if seen > limit:
+                raise LimitError(f"blob {digest} from {url} is larger than the {limit} bytes it should have")
+            yield piece
+    except OSError as error:
+        raise RemoteError(f"{url} broke off in blob {digest}: {error}", hint="try again") from error

@@ -126,20 +126,18 @@ def versions() -> list[str]:
 
 
 def _build(zoo: Zoo, recipe: Recipe) -> None:
-    source = RECIPES / recipe.name
-    refs = set()
-    for tag in TAGS:
-        report = zoo.build(
-            "onnx",
-            source,
-            tag=f"{recipe.name}:{tag}",
-            targets=TARGETS,
-            profiles=[recipe.profile],
-            options={"licence": recipe.licence},
-        )
-        refs.add(report.ref.digest)
-    if len(refs) != 1:
-        raise SystemExit(f"building {recipe.name} twice gave two indexes: {', '.join(map(str, refs))}")
+    first, *others = (Ref(recipe.name, tag) for tag in TAGS)
+    zoo.build(
+        "onnx",
+        RECIPES / recipe.name,
+        tag=first.tagged,
+        targets=TARGETS,
+        profiles=[recipe.profile],
+        options={"licence": recipe.licence},
+    )
+    built = zoo.store.refs.get(first)
+    for ref in others:
+        zoo.store.refs.swap(ref, built.descriptor, held=built.held, expected=None)
 
 
 def _files(folder: Path) -> dict[str, bytes]:

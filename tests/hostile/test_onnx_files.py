@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 import numpy as np
 import onnx
@@ -141,7 +142,6 @@ def tensor_of(**fields):
         (tensor_of(float_data=[1.0] * 10), "is malformed"),
         (tensor_of(), "is malformed"),
         (tensor_of(int32_data=[1] * 4096), "is malformed"),
-        (tensor_of(data_type=TensorProto.FLOAT16, int32_data=[1 << 20] * 4096), "'w'"),
         (tensor_of(dims=[-64, -64], raw_data=bytes(SIZE)), r"shape \[-64, -64\]"),
         (tensor_of(dims=[1 << 40, 1 << 40], raw_data=bytes(SIZE)), "16384 bytes, not"),
         (tensor_of(data_type=99, raw_data=bytes(SIZE)), "element type 99"),
@@ -190,7 +190,5 @@ def test_a_flipped_bit_anywhere_gives_a_typed_error_or_a_model(tmp_path):
         broken = bytearray(data)
         broken[rng.integers(len(data))] ^= 1 << rng.integers(8)
         (tmp_path / "m.onnx").write_bytes(broken)
-        try:
+        with suppress(WszooError):
             scalars(graph_from_file(tmp_path / "m.onnx").proto)
-        except WszooError:
-            pass

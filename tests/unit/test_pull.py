@@ -12,7 +12,7 @@ import workers
 
 from builders import SimulatedRemote, around, leftovers, plan_of, publish_model, replace_in_index, snapshot
 from wszoo.digest import Digest
-from wszoo.errors import IncompatibleError, NotFoundError, StorageError, TrustError, UsageError
+from wszoo.errors import IncompatibleError, NotFoundError, RemoteError, StorageError, TrustError, UsageError
 from wszoo.names import Ref
 from wszoo.progress import Silent
 from wszoo.pull import pull, select_local
@@ -204,8 +204,9 @@ def test_an_interrupted_pull_keeps_what_was_whole_and_goes_on(store, origin, rem
         raise ConnectionResetError("reset by peer")
 
     remote.tamper[pack] = cut
-    with pytest.raises(Exception, match="reset by peer"):
+    with pytest.raises(RemoteError, match="reset by peer") as caught:
         pull(store, remote, REF, around())
+    assert remote.url in caught.value.message
     assert store.refs.all() == []
     assert leftovers(store) == []
     kept = set(store.blobs.all())

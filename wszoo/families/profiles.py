@@ -67,31 +67,44 @@ def profiles_for(
 
 
 def profiles_for_components(
-    components: Mapping[str, Sequence[Value]], specs: Sequence[str], *, required: bool = True
+    components: Mapping[str, Sequence[Value]],
+    specs: Sequence[str],
+    *,
+    presets: Mapping[str, Mapping[str, Profile]] | None = None,
+    default: str = "",
 ) -> dict[str, tuple[Profile, ...]]:
     """Deal specs out to several graphs.
 
-    ``COMPONENT/INPUT=RANGE`` goes to one component, ``INPUT=RANGE`` to each that has such an input.
+    ``COMPONENT/INPUT=RANGE`` goes to one component, ``INPUT=RANGE`` to each with such an input, a preset to all.
 
     Args:
         components: the inputs of each component.
         specs: in the user's order. A spec may give profiles to some components only.
-        required: see :func:`profiles_for`.
+        presets: profiles that may be asked for by name, of each component.
+        default: the preset that a component takes when no spec gave it any; empty for none.
 
     Raises:
         UsageError: an entry fits no component, or as for :func:`profiles_for`.
     """
-    if len(components) == 1:
-        return {name: profiles_for(inputs, specs, required=required) for name, inputs in components.items()}
+    known = presets or {}
+    if len(components) == 1 and not known:
+        return {name: profiles_for(inputs, specs) for name, inputs in components.items()}
     dealt: dict[str, list[str]] = {name: [] for name in components}
     for spec in specs:
+        if "=" not in spec and known:
+            for given in dealt.values():
+                given.append(spec)
+            continue
         parts: dict[str, list[str]] = {}
         for entry in spec.split(","):
             for component, bare in _receivers(components, entry):
                 parts.setdefault(component, []).append(bare)
         for component, entries in parts.items():
             dealt[component].append(",".join(entries))
-    return {name: _for_component(name, inputs, dealt[name], required) for name, inputs in components.items()}
+    return {
+        name: _for_component(name, inputs, dealt[name], known.get(name, {}), default)
+        for name, inputs in components.items()
+    }
 
 
 def dynamic_inputs(inputs: Sequence[Value]) -> dict[str, Value]:
@@ -124,14 +137,17 @@ def _receivers(components: Mapping[str, Sequence[Value]], entry: str) -> list[tu
     return found
 
 
-def _for_component(name: str, inputs: Sequence[Value], specs: Sequence[str], required: bool) -> tuple[Profile, ...]:
+def _for_component(
+    name: str, inputs: Sequence[Value], specs: Sequence[str], presets: Mapping[str, Profile], default: str
+) -> tuple[Profile, ...]:
     try:
-        return profiles_for(inputs, specs, required=required)
+        return profiles_for(inputs, specs, presets=presets, default=default)
     except UsageError as error:
         example = ",".join(f"{name}/{entry}" for entry in example_spec(inputs).split(",") if entry)
+        known = f"; or a preset: {', '.join(presets)}" if presets else ""
         raise UsageError(
             f"component {name!r}: {error.message}",
-            hint=f'for example: --profile "{example}"' if example else error.hint,
+            hint=f'for example: --profile "{example}"{known}' if example else error.hint,
         ) from error
 
 

@@ -34,10 +34,15 @@ class BlobWriter:
         self.size = 0
 
     def write(self, data: Buffer) -> None:
-        """Append; hashed as it goes."""
+        """Append; hashed as it goes.
+
+        Raises:
+            StorageError: the file system refuses.
+        """
         view = memoryview(data).cast("B")
         self._hash.update(view)
-        self._file.write(view)
+        with storage_errors("write a blob to"):
+            self._file.write(view)
         self.size += len(view)
 
     def digest(self) -> Digest:
@@ -98,11 +103,19 @@ class Blobs:
         self._layout.create()
         temporary = self._layout.tmp / unique_name()
         try:
-            with storage_errors("write a blob to"), temporary.open("xb") as file:
+            with storage_errors("write a blob to"):
+                file = temporary.open("xb")  # noqa: SIM115 - closed below, where failing to tells of the disk
+            try:
+                # What the block itself raises, a network's OSError among it, passes unchanged.
                 writer = BlobWriter(file)
                 yield writer
-                file.flush()
-                os.fsync(file.fileno())
+                with storage_errors("write a blob to"):
+                    file.flush()
+                    os.fsync(file.fileno())
+                    file.close()
+            finally:
+                with suppress(OSError):
+                    file.close()
             digest = writer.digest()
             if expected is not None:
                 expected.check(digest, f"blob {expected.short}")

@@ -78,6 +78,12 @@ def test_a_writer_that_raises_leaves_nothing(store):
     assert snapshot(store.layout.root) == before
 
 
+def test_an_error_of_the_network_is_not_taken_for_one_of_the_disk(store):
+    with pytest.raises(ConnectionResetError), store.blobs.writer():
+        raise ConnectionResetError
+    assert leftovers(store) == []
+
+
 def test_a_writer_refuses_content_of_another_digest(store):
     before = snapshot(store.layout.root)
     with pytest.raises(IntegrityError, match="is damaged: expected"), store.blobs.writer(Digest.of(b"a")) as writer:

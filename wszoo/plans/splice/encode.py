@@ -14,7 +14,7 @@ import numpy as np
 
 from wszoo.plans.splice import anchors
 from wszoo.plans.splice.match import Copy, Matcher, fold
-from wszoo.plans.splice.program import Blocks, Pieces, Program
+from wszoo.plans.splice.program import MAX_COUNT, Blocks, Pieces, Program
 from wszoo.plans.splice.reader import Reader
 from wszoo.plans.splice.recipes import common, rare
 from wszoo.plans.splice.scan import REGION, Cover, scan
@@ -60,7 +60,7 @@ def encode(
     search = _Search(np.asarray(plan), tensors, progress or (lambda _done, _total: None))
     search.look(common(tensors))
     search.look(rare(tensors, search.missing(), scales))
-    return _program(search.plan, tensors, search.views, tile(search.copies))
+    return _program(search.plan, tensors, search.views, _tiled(search.copies))
 
 
 class _Search:
@@ -114,6 +114,15 @@ class _Search:
             for i, tensor in enumerate(self._tensors)
             if found[i] < _FOUND * tensor.nbytes and tensor.nbytes // _FIT <= left and left >= _ENOUGH
         ]
+
+
+def _tiled(copies: list[Copy]) -> list[Block]:
+    """Blocks of the copies, or of the larger ones where all would be more pieces than a program may have."""
+    blocks = tile(copies)
+    while sum(len(block.parts) for block in blocks) > MAX_COUNT:
+        copies = sorted(copies, key=lambda copy: -copy.nbytes)[: len(copies) // 2]
+        blocks = tile(copies)
+    return blocks
 
 
 def _program(plan: Bytes, tensors: Sequence[Tensor], views: Sequence[View], blocks: list[Block]) -> Program:

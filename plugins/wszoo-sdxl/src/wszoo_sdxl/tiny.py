@@ -1,0 +1,183 @@
+"""A tiny SDXL with seeded weights and tokenizers of single letters: for tests, and for trying every command out.
+
+    python -m wszoo_sdxl.tiny FOLDER [--kind base|refiner|turbo]
+
+It has the architecture of the real one, all five networks, in a size that builds in a minute and draws coloured noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import string
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wszoo.families.torch_export import require_torch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+HIDDEN = 32  # of each text encoder
+SEED = 7
+
+TEXT: dict[str, Any] = {
+    "hidden_size": HIDDEN,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 77,
+    "projection_dim": HIDDEN,
+}
+UNET: dict[str, Any] = {
+    "sample_size": 16,
+    "in_channels": 4,
+    "out_channels": 4,
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+    "block_out_channels": [32, 64],
+    "layers_per_block": 1,
+    "attention_head_dim": [2, 4],
+    "transformer_layers_per_block": [1, 2],
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 8,
+}
+VAE: dict[str, Any] = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D"],
+    "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D"],
+    "block_out_channels": [32, 64],
+    "layers_per_block": 1,
+    "latent_channels": 4,
+    "sample_size": 32,
+    "scaling_factor": 0.13025,
+    "force_upcast": True,
+}
+SCHEDULER: dict[str, Any] = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+}
+
+
+def make(folder: Path, kind: str = "base", *, seed: int = SEED, precision: str = "fp32", variant: str = "") -> Path:
+    """Write a tiny model in diffusers' layout.
+
+    Args:
+        folder: where; made when it does not exist.
+        kind: ``base``, ``turbo`` (another scheduler) or ``refiner`` (one text encoder, and an aesthetic score).
+        seed: for the weights.
+        precision: of the weights that are saved: ``fp32`` or ``fp16``.
+        variant: for the files' names, such as ``fp16``; empty for none.
+
+    Returns:
+        ``folder``.
+    """
+    torch = require_torch()
+    import diffusers
+
+    refiner = kind == "refiner"
+    dtype = {"fp32": torch.float32, "fp16": torch.float16}[precision]
+    networks = _networks(refiner)
+    for number, network in enumerate(networks.values()):
+        _fill(network, seed + number)
+        network.to(dtype)
+    scheduler = diffusers.EulerDiscreteScheduler(**SCHEDULER)
+    if kind == "turbo":
+        scheduler = diffusers.EulerAncestralDiscreteScheduler(**{**SCHEDULER, "timestep_spacing": "trailing"})
+    absent = {"text_encoder": None, "tokenizer": None} if refiner else {}
+    for name in ("tokenizer", "tokenizer_2")[refiner:]:
+        _tokenizer(folder / name, pad="!" if name == "tokenizer_2" else "<|endoftext|>")
+    pipeline = (diffusers.StableDiffusionXLImg2ImgPipeline if refiner else diffusers.StableDiffusionXLPipeline)(
+        **networks,
+        **{name: read_tokenizer(folder / name) for name in ("tokenizer", "tokenizer_2")[refiner:]},
+        **absent,
+        scheduler=scheduler,
+        force_zeros_for_empty_prompt=not refiner,
+        **({"requires_aesthetics_score": True} if refiner else {}),
+    )
+    pipeline.save_pretrained(folder, safe_serialization=True, variant=variant or None)
+    return folder
+
+
+def read_tokenizer(folder: Path) -> Any:  # noqa: ANN401 - transformers' own
+    """The tokenizer that :func:`make` wrote."""
+    from transformers import CLIPTokenizer
+
+    return CLIPTokenizer.from_pretrained(folder)
+
+
+def vocabulary() -> dict[str, int]:
+    """Letters, digits and some marks, inside of a word and at its end, and the two special tokens."""
+    marks = [*string.ascii_lowercase, *string.digits, "!", ",", "."]
+    words = [*marks, *(f"{mark}</w>" for mark in marks), "ca", "cat</w>", "<|startoftext|>", "<|endoftext|>"]
+    return {word: number for number, word in enumerate(words)}
+
+
+def _tokenizer(folder: Path, *, pad: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "tokenizer_class": "CLIPTokenizer",
+        "model_max_length": TEXT["max_position_embeddings"],
+        "bos_token": "<|startoftext|>",
+        "eos_token": "<|endoftext|>",
+        "unk_token": "<|endoftext|>",
+        "pad_token": pad,
+    }
+    (folder / "vocab.json").write_text(json.dumps(vocabulary()), encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\nc a\nca t</w>\n", encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+def _networks(refiner: bool) -> dict[str, Any]:
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    words = vocabulary()
+    text = CLIPTextConfig(
+        **TEXT,
+        vocab_size=len(words),
+        bos_token_id=words["<|startoftext|>"],
+        eos_token_id=words["<|endoftext|>"],
+        pad_token_id=words["<|endoftext|>"],
+    )
+    numbers = 5 if refiner else 6  # size, crop, and a score or the target size
+    unet = UNet2DConditionModel(
+        **UNET,
+        cross_attention_dim=HIDDEN if refiner else 2 * HIDDEN,
+        projection_class_embeddings_input_dim=numbers * UNET["addition_time_embed_dim"] + HIDDEN,
+    )
+    both: Mapping[str, Any] = {} if refiner else {"text_encoder": CLIPTextModel(text)}
+    return {**both, "text_encoder_2": CLIPTextModelWithProjection(text), "unet": unet, "vae": AutoencoderKL(**VAE)}
+
+
+def _fill(module: Any, seed: int) -> None:  # noqa: ANN401 - a torch module
+    # Weights of the variance that keeps signals alive through every layer; norms start as ones, biases near zero.
+    torch = require_torch()
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in module.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        if parameter.ndim == 1:
+            parameter.data = 0.02 * noise + (1.0 if "norm" in name and name.endswith("weight") else 0.0)
+        else:
+            parameter.data = noise * parameter[0].numel() ** -0.5
+    module.eval()
+
+
+def main() -> None:
+    """``python -m wszoo_sdxl.tiny FOLDER``."""
+    parser = argparse.ArgumentParser(prog="python -m wszoo_sdxl.tiny", description="Write a tiny SDXL to try things out.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--kind", choices=["base", "refiner", "turbo"], default="base")
+    options = parser.parse_args()
+    make(options.folder, options.kind)
+
+
+if __name__ == "__main__":
+    main()
