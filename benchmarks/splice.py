@@ -169,7 +169,7 @@ def model_of(folder: Path) -> tuple[Sequence[Tensor], list[tuple[str, bytes]]]:
 def encoded(folder: Path, target: str, base: str) -> dict[str, float]:
     import numpy as np
 
-    from wszoo.plans.splice import encode, pack
+    from wszoo.plans.splice import encode, pack, pack_base
 
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     tensors, scales = model_of(folder)
@@ -179,7 +179,8 @@ def encoded(folder: Path, target: str, base: str) -> dict[str, float]:
         plan = np.memmap(folder / f"{target}.plan", np.uint8, "r")
         start = time.perf_counter()
         body = encode(plan, tensors, scales=scales).to_bytes()
-        blob = pack(body, known)
+        # As in a store: the first target's plan is a base and its own layer, a second one only has its own.
+        blob = pack(body, known) if known else pack_base(body) + pack(body, body)
         best = min(best, time.perf_counter() - start)
     (folder / f"{target}.body").write_bytes(body)
     return {"plan": len(plan), "stored": len(blob), "seconds": best, **memory.report()}

@@ -111,11 +111,12 @@ def test_digit_writer_writes_what_digits_cnn_reads(local):
     writer = pull(local, "digit-writer", "none")["model"].load()
     reader = pull(local, "digits-cnn", "none")["model"].load()
     digits = np.arange(100) % 10
-    written = writer(digit=digits, style=np.random.default_rng(1).random((100, 6), np.float32))
-    assert written["image"].shape == (100, 1, 16, 16)
-    assert 0 <= written["image"].min() < 0.1
-    assert 0.9 < written["image"].max() <= 1
-    assert (reader(images=written["pixels"])["scores"].argmax(1) == digits).mean() >= 0.97
+    image = writer(digit=digits, style=np.random.default_rng(1).random((100, 6), np.float32))["image"]
+    assert image.shape == (100, 1, 16, 16)
+    assert 0 <= image.min() < 0.1
+    assert 0.9 < image.max() <= 1
+    means = image.reshape(100, 1, 8, 2, 8, 2).mean((3, 5))
+    assert (reader(images=means)["scores"].argmax(1) == digits).mean() >= 0.97
 
 
 def test_digit_writer_draws_its_samples(local):
@@ -145,8 +146,7 @@ def sample_zoo(monkeypatch):
 
 def test_the_recipes_give_the_committed_bytes(sample_zoo):
     pytest.importorskip("tensorrt_rtx")
-    with sample_zoo.rebuilt() as built:
-        assert sample_zoo.differences(STORE, built) == []
+    assert sample_zoo.check(STORE) == []
 
 
 def test_a_changed_byte_is_named(sample_zoo, tmp_path):

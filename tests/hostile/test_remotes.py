@@ -176,12 +176,6 @@ def test_a_manifest_that_lies_is_refused(store, origin, change, error, says):
     assert leftovers(store) == []
 
 
-def test_an_index_of_megabytes_is_refused(store, origin):
-    remote = relisted(origin, lambda document: document.update(padding="x" * (MAX_MANIFEST + 1)))
-    with pytest.raises(LimitError, match=f"larger than the {MAX_MANIFEST}"):
-        pull(store, remote, REF, around())
-
-
 def test_a_descriptor_of_petabytes_is_refused_before_anything_is_fetched(store, origin):
     def grow(manifest):
         manifest["layers"][1]["size"] = 1 << 60

@@ -72,6 +72,7 @@ def profiles_for_components(
     *,
     presets: Mapping[str, Mapping[str, Profile]] | None = None,
     default: str = "",
+    required: bool = True,
 ) -> dict[str, tuple[Profile, ...]]:
     """Deal specs out to several graphs.
 
@@ -82,13 +83,14 @@ def profiles_for_components(
         specs: in the user's order. A spec may give profiles to some components only.
         presets: profiles that may be asked for by name, of each component.
         default: the preset that a component takes when no spec gave it any; empty for none.
+        required: see :func:`profiles_for`.
 
     Raises:
         UsageError: an entry fits no component, or as for :func:`profiles_for`.
     """
     known = presets or {}
     if len(components) == 1 and not known:
-        return {name: profiles_for(inputs, specs) for name, inputs in components.items()}
+        return {name: profiles_for(inputs, specs, required=required) for name, inputs in components.items()}
     dealt: dict[str, list[str]] = {name: [] for name in components}
     for spec in specs:
         if "=" not in spec and known:
@@ -102,7 +104,7 @@ def profiles_for_components(
         for component, entries in parts.items():
             dealt[component].append(",".join(entries))
     return {
-        name: _for_component(name, inputs, dealt[name], known.get(name, {}), default)
+        name: _for_component(name, inputs, dealt[name], known.get(name, {}), default=default, required=required)
         for name, inputs in components.items()
     }
 
@@ -138,10 +140,16 @@ def _receivers(components: Mapping[str, Sequence[Value]], entry: str) -> list[tu
 
 
 def _for_component(
-    name: str, inputs: Sequence[Value], specs: Sequence[str], presets: Mapping[str, Profile], default: str
+    name: str,
+    inputs: Sequence[Value],
+    specs: Sequence[str],
+    presets: Mapping[str, Profile],
+    *,
+    default: str,
+    required: bool,
 ) -> tuple[Profile, ...]:
     try:
-        return profiles_for(inputs, specs, presets=presets, default=default)
+        return profiles_for(inputs, specs, presets=presets, default=default, required=required)
     except UsageError as error:
         example = ",".join(f"{name}/{entry}" for entry in example_spec(inputs).split(",") if entry)
         known = f"; or a preset: {', '.join(presets)}" if presets else ""

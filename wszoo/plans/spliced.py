@@ -15,7 +15,7 @@ import numpy as np
 
 from wszoo.digest import Digest
 from wszoo.errors import BuildError, MalformedError
-from wszoo.plans.splice import Program, apply, encode, pack, restore, unpack
+from wszoo.plans.splice import Program, apply, encode, pack, pack_base, restore, unpack, unpack_base
 from wszoo.schema.plan import SPLICE, SPLICE_BASE
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def splice(
                 f"the plan of {label} does not assemble to the bytes that the builder wrote",
                 hint="this is a defect in wszoo: please report it with the model's graph",
             )
-    new_base = pack(body) if base is None and len(body) <= MAX_BASE else None
+    new_base = pack_base(body) if base is None and len(body) <= MAX_BASE else None
     return Spliced(
         base=new_base,
         layer=pack(body, base if new_base is None else body),
@@ -133,7 +133,7 @@ def read_base(source: DocumentSource, manifest: Manifest) -> bytes | None:
     """
     if all(layer.media_type != SPLICE_BASE for layer in manifest.layers):
         return None
-    return unpack(_layer(source, manifest, SPLICE_BASE), max_size=MAX_BASE)
+    return unpack_base(_layer(source, manifest, SPLICE_BASE), max_size=MAX_BASE)
 
 
 def _layer(source: DocumentSource, manifest: Manifest, media_type: str) -> bytes:

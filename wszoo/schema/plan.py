@@ -12,7 +12,7 @@ from wszoo.schema.oci import Size
 
 ARTIFACT = "application/vnd.wszoo.plan.v1"
 CONFIG = "application/vnd.wszoo.plan.config.v1+json"
-SPLICE_BASE = "application/vnd.wszoo.plan.splice-base.v1+zstd"
+SPLICE_BASE = "application/vnd.wszoo.plan.splice-base.v1+xz"
 SPLICE = "application/vnd.wszoo.plan.splice.v1+zstd"
 
 

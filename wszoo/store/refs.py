@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from wszoo.digest import Digest
-from wszoo.errors import MalformedError, NotFoundError, UsageError, WszooError
+from wszoo.errors import LimitError, MalformedError, NotFoundError, UsageError, WszooError
 from wszoo.names import Ref
 from wszoo.schema.decode import MAX_DOCUMENT, MAX_MANIFEST, decode, encode
 from wszoo.schema.oci import INDEX, REF_NAME, Descriptor, Index
@@ -169,8 +169,14 @@ class Refs:
 
         Raises:
             StorageError: the file system refuses.
+            LimitError: the index is larger than any reader accepts.
             UsageError: the folder is another tool's, see :meth:`check_ours`.
         """
+        if descriptor is not None and descriptor.size > MAX_MANIFEST:
+            raise LimitError(
+                f"the index of {ref.tagged} has {descriptor.size} bytes, more than the {MAX_MANIFEST} that readers accept",
+                hint="spread its plans over several tags",
+            )
         self._layout.create()
         with storage_errors("update a ref in"):
             self._adopt()

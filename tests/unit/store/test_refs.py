@@ -12,7 +12,7 @@ import workers
 from builders import SimulatedRemote, around, leftovers, publish_model, snapshot
 
 from wszoo.digest import Digest
-from wszoo.errors import IntegrityError, MalformedError, NotFoundError, UsageError
+from wszoo.errors import IntegrityError, LimitError, MalformedError, NotFoundError, UsageError
 from wszoo.names import Ref, is_portable_file_name
 from wszoo.pull import pull
 from wszoo.schema.decode import decode, encode
@@ -214,6 +214,13 @@ def test_a_record_of_an_impossible_index_is_refused(store):
     record.write_bytes(record.read_bytes().replace(b'"size":1', b'"size":%d' % size))
     with pytest.raises(IntegrityError, match=f"claims {size} bytes"):
         store.refs.find(REF)
+
+
+def test_an_index_that_nobody_could_read_back_is_not_published(store):
+    point(store, "net:1", A)
+    with pytest.raises(LimitError, match="4194305 bytes"):
+        point(store, "net:1", Descriptor(media_type=INDEX, digest=B.digest, size=(4 << 20) + 1))
+    assert store.refs.get(REF).descriptor == A
 
 
 def test_one_damaged_record_does_not_stop_work_on_other_refs(store, origin):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from wszoo.plans.splice.apply import apply, restore
-from wszoo.plans.splice.container import pack, unpack
+from wszoo.plans.splice.container import pack, pack_base, unpack, unpack_base
 from wszoo.plans.splice.encode import encode
 from wszoo.plans.splice.program import Program
 from wszoo.plans.splice.recipes import Scale
 from wszoo.plans.splice.views import Recipe, View
 
-__all__ = ["Program", "Recipe", "Scale", "View", "apply", "encode", "pack", "restore", "unpack"]
+__all__ = ["Program", "Recipe", "Scale", "View", "apply", "encode", "pack", "pack_base", "restore", "unpack", "unpack_base"]
