@@ -14,7 +14,7 @@ from wszoo.digest import Digest
 from wszoo.errors import IntegrityError, MalformedError, UsageError, WszooError
 from wszoo.names import Ref, TargetSpec, is_portable_file_name
 from wszoo.schema.decode import decode, encode
-from wszoo.schema.facts import from_annotations, to_annotations
+from wszoo.schema.facts import facts_of, from_annotations, to_annotations
 from wszoo.schema.model import Component, Frame, Graph, ModelConfig, TensorInfo, Value
 from wszoo.schema.oci import Descriptor, Index, Manifest
 from wszoo.schema.plan import HardwareCompatibility, Kind, PlanConfig, Profile, ShapeRange, Target
@@ -161,12 +161,10 @@ def test_every_document_is_read_back_as_it_was_and_written_to_the_same_bytes(doc
 
 
 @settings(deadline=None)
-@given(plan_configs, digests, sizes)
-def test_facts_of_any_plan_survive_annotations(config, digest, size):
-    from wszoo.schema.facts import facts_of
-
-    facts = facts_of(config, plan_digest=digest, plan_bytes=size, shared_bytes=0)
-    described = Descriptor(media_type="m", digest=digest, size=0, annotations=to_annotations(facts))
+@given(plan_configs, st.lists(descriptors, min_size=1, max_size=2).map(tuple))
+def test_facts_of_any_plan_survive_annotations(config, layers):
+    facts = facts_of(config, layers)
+    described = Descriptor(media_type="m", digest=layers[0].digest, size=0, annotations=to_annotations(facts))
     assert from_annotations(described) == facts
 
 

@@ -107,20 +107,24 @@ def resolve_command(
         )
 
 
-@click.command("run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+# Options that wszoo does not know, --help among them once there is a model, are the family's.
+@click.command("run", context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @gpu_option
 @click.option("--from", "source", metavar="REMOTE", help="A folder or remote to fetch from; else the local store.")
 @common_options
-@click.argument("ref")
+@click.argument("ref", default="--help")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def run_command(session: Session, *, ref: str, arguments: tuple[str, ...], gpu: str, source: str | None) -> None:
-    """Run a model's own demo; what comes after REF goes to the model's family.
+    """Run a model's own demo; what is not listed here goes to the model's family.
 
     \b
     Examples:
       wszoo run digits-cnn
       wszoo run digits-cnn --help
     """
+    if ref in {"-h", "--help"}:
+        click.echo(click.get_current_context().get_help())
+        return
     zoo = session.zoo()
     result = zoo.pull(ref, gpu=gpu, source=source).demo(arguments)
     if session.as_json:

@@ -63,12 +63,8 @@ def _preset(preset: str, component: str, values: Sequence[Value], scale: int) ->
     least = int(head)
     most = int(tail) if tail.isdigit() else least
     images = int(tail[1:]) if tail.startswith("b") else 0
-    guided = 1 if component.startswith("vae") else 2
-    low, opt, high = (images, images, images) if images else (1, 1, IMAGES)
-    if not images or guided == 1:
-        batches = low, opt * guided, high * guided
-    else:  # a batch of b pictures is 2b rows with guidance; Turbo, which has none, needs b
-        batches = low, opt * guided, high * guided
+    rows = 1 if component.startswith("vae") else 2  # to a picture, with guidance; Turbo, which has none, needs one
+    batches = images or 1, (images or 1) * rows, (images or IMAGES) * rows
     pixels = 1 if component == "vae_encoder" else scale
     edges = least // pixels, most // pixels, most // pixels
     sizes = [{"batch": batch, "height": edge, "width": edge} for batch, edge in zip(batches, edges, strict=True)]
