@@ -78,7 +78,7 @@ def synthetic_plan(graph, name):
 
 
 def publish_model(store, tag, *, seed=0, targets=("rtx-sm86", "rtx-sm89"), portable=True, model=None, width=64):
-    """Publish a network with splice plans and a portable one, as ``wszoo build`` does; returns the index's descriptor."""
+    """Publish a network with splice plans and a portable one, as ``wszoo build`` does; the index's descriptor."""
     graph = graph_from_model(model or network(seed, width))
     packer = Packer(store.blobs, {})
     tensors = packer.add(graph.tensors, Silent())

@@ -8,9 +8,9 @@ from contextlib import suppress
 import numpy as np
 import onnx
 import pytest
+from builders import network, onnx_model
 from onnx import TensorProto, helper
 
-from builders import network, onnx_model
 from wszoo.errors import MalformedError, NotFoundError, WszooError
 from wszoo.weights.graph import graph_from_file, graph_from_model, scalars
 
@@ -18,7 +18,7 @@ SIZE = 64 * 64 * 4
 
 
 def pointing(**entries):
-    """A model whose 64×64 weight is external data with these entries."""
+    """A model whose 64 by 64 weight is external data with these entries."""
     tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[64, 64], data_location=TensorProto.EXTERNAL)
     for key, value in entries.items():
         tensor.external_data.add(key=key, value=value)
@@ -153,7 +153,8 @@ def test_a_tensor_that_contradicts_its_shape_or_type_is_refused(tensor, says):
 
 
 @pytest.mark.parametrize(
-    "tensor", [TensorProto(name="w", data_type=1, raw_data=b"ab"), TensorProto(name="w", data_type=11, float_data=[1.0])]
+    "tensor",
+    [TensorProto(name="w", data_type=1, raw_data=b"ab"), TensorProto(name="w", data_type=11, float_data=[1.0])],
 )
 def test_a_malformed_scalar_is_refused(tensor):
     with pytest.raises(MalformedError, match="'w'"):
@@ -180,7 +181,7 @@ def test_a_model_without_nodes_is_named(tmp_path):
         graph_from_model(onnx.ModelProto())
     for data in (os.urandom(200), b"\x0a\x02\x08", b"\xff" * 50):
         (tmp_path / "m.onnx").write_bytes(data)
-        with pytest.raises(MalformedError, match="m.onnx"):
+        with pytest.raises(MalformedError, match=r"m\.onnx"):
             graph_from_file(tmp_path / "m.onnx")
 
 

@@ -8,13 +8,14 @@ import lzma
 import msgspec
 import numpy as np
 import pytest
-
 from builders import SimulatedRemote, around, leftovers, plan_of, replace_in_index
+
 from wszoo.assemble import assemble
 from wszoo.codecs import zstd
 from wszoo.digest import Digest
 from wszoo.errors import IncompatibleError, IntegrityError, LimitError, MalformedError, NotFoundError
 from wszoo.names import Ref
+from wszoo.plans import spliced
 from wszoo.plans.spliced import read_base, read_body
 from wszoo.progress import Silent
 from wszoo.publish import read_published
@@ -139,7 +140,7 @@ def test_a_plan_that_poses_as_the_model_is_refused(store, origin):
         model, plan = document["manifests"][:2]
         model["artifactType"], plan["artifactType"] = plan["artifactType"], model["artifactType"]
 
-    with pytest.raises(IncompatibleError, match="vnd.wszoo.plan.v1.*expected.*vnd.wszoo.model.v1"):
+    with pytest.raises(IncompatibleError, match=r"vnd\.wszoo\.plan\.v1.*expected.*vnd\.wszoo\.model\.v1"):
         pull(store, relisted(origin, pose), REF, around())
 
 
@@ -219,7 +220,7 @@ def test_honest_documents_survive_being_rebuilt(store, origin):
 
 
 def swap_weights(config):
-    frames = {digest: at for digest, at in config.frames.items()}
+    frames = dict(config.frames)
     first, *rest = config.components["net"].tensors
     other = next(each for each in rest if each.digest != first.digest)
     renamed = msgspec.structs.replace(first, digest=other.digest, shape=other.shape)
@@ -242,7 +243,11 @@ def move_frames(config):
         ({"model_config": swap_weights}, IncompatibleError, "other weights"),
         ({"model_config": move_frames}, IntegrityError, "the plan of net"),
         ({"plan_config": lambda c: msgspec.structs.replace(c, weights=Digest.of(b""))}, IncompatibleError, "weights"),
-        ({"plan_config": lambda c: msgspec.structs.replace(c, engine_bytes=c.engine_bytes - 1)}, IntegrityError, "program"),
+        (
+            {"plan_config": lambda c: msgspec.structs.replace(c, engine_bytes=c.engine_bytes - 1)},
+            IntegrityError,
+            "program",
+        ),
         ({"plan_config": lambda c: msgspec.structs.replace(c, engine_bytes=0)}, IntegrityError, "program"),
         (
             {"plan_config": lambda c: msgspec.structs.replace(c, engine_digest=Digest.of(b"evil"))},
@@ -270,7 +275,7 @@ def edited(origin, edit):
 @pytest.mark.parametrize(
     "edit",
     [
-        lambda body: b"",
+        lambda body: body[:1],
         lambda body: body[:-1],
         lambda body: body + b"\0",
         lambda body: b"\x02" + body[1:],
@@ -279,7 +284,7 @@ def edited(origin, edit):
         lambda body: body[:-1] + bytes([body[-1] ^ 1]),
         lambda body: bytes(len(body)),
     ],
-    ids=["empty", "cut", "longer", "version", "all ones", "counts", "last byte", "zeros"],
+    ids=["one byte", "cut", "longer", "version", "all ones", "counts", "last byte", "zeros"],
 )
 def test_a_hostile_program_in_consistent_documents_is_refused(store, origin, edit):
     with pytest.raises(IntegrityError):
@@ -317,15 +322,15 @@ def test_a_program_that_decodes_to_megabytes_is_refused(store, origin, size):
     assert leftovers(store) == []
 
 
-def test_a_base_that_decodes_to_gigabytes_is_refused(store, origin):
-    bomb = lzma.compress(bytes(300 << 20), preset=0)
-    assert len(bomb) < 100_000
+def test_a_base_that_decodes_to_more_than_any_base_has_is_refused(store, origin, monkeypatch):
+    monkeypatch.setattr(spliced, "MAX_BASE", 1 << 20)  # 256 MiB, which take xz three seconds
+    bomb = lzma.compress(bytes(8 << 20), preset=0)
     with pytest.raises(LimitError, match="bytes"):
         attacked(store, origin, layers=lambda kind, data: bomb if kind == SPLICE_BASE else data)
     assert leftovers(store) == []
 
 
 def test_garbage_in_place_of_a_layer_is_refused(store, origin):
-    with pytest.raises(MalformedError, match="not a zstd frame"):
+    with pytest.raises(MalformedError, match=r"not an? (xz stream|zstd frame)"):
         attacked(store, origin, layers=lambda kind, data: b"MZ" + data)
     assert leftovers(store) == []

@@ -81,7 +81,7 @@ def test_an_unknown_element_type(store, model, dtype):
 
 
 def test_a_tensor_that_stands_nowhere(store, model):
-    with pytest.raises(MalformedError, match="'w'.*stands in no pack"):
+    with pytest.raises(MalformedError, match=r"'w'.*stands in no pack"):
         load(store, model(WHOLE, info={"digest": Digest.of(b"other")}))
 
 

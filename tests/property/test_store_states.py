@@ -5,19 +5,22 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from builders import age
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from builders import age
-from wszoo.digest import Digest
 from wszoo.names import Ref
 from wszoo.schema.decode import decode, encode
 from wszoo.schema.oci import INDEX, MANIFEST, REF_NAME, Descriptor, Index, Manifest
 from wszoo.store.gc import collect
 from wszoo.store.store import Store
 from wszoo.store.verify import verify
+
+if TYPE_CHECKING:
+    from wszoo.digest import Digest
 
 TAGS = ["net:1", "net:RC", "net:rc", "con:aux", "a/b:1"]
 

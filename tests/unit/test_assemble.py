@@ -6,8 +6,8 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
-
 from builders import around, leftovers, network, plan_of, publish_model, run_ort, snapshot, synthetic_plan
+
 from wszoo.assemble import assemble
 from wszoo.digest import Digest
 from wszoo.errors import IncompatibleError, IntegrityError, MalformedError, NotFoundError, StorageError

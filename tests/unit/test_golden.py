@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from builders import SimulatedRemote, around, network, run_ort
+
 from wszoo.assemble import assemble
 from wszoo.digest import Digest
 from wszoo.names import Ref
@@ -31,7 +31,10 @@ from wszoo.weights.graph import attach
 GOLDEN = Path(__file__).parents[1] / "golden" / "store-v1"
 REF = Ref.parse("net:1")
 INDEX_DIGEST = "sha256:803c4d04474926eb1166b67986cee206a09cf07b110c4f8354e13f40c9d346f8"
-ENGINES = {"rtx-sm86": "sha256:918d825263180b732dc8565d9f0a5f13410a98b655c28fd8ca13c59ea5f8f8f1", "rtx-sm89": "sha256:aa95b249f3e1746c17ee3b6bb8b0c35e23ead3b33703ec36a79cd47f4dbeb4af"}
+ENGINES = {
+    "rtx-sm86": "sha256:918d825263180b732dc8565d9f0a5f13410a98b655c28fd8ca13c59ea5f8f8f1",
+    "rtx-sm89": "sha256:aa95b249f3e1746c17ee3b6bb8b0c35e23ead3b33703ec36a79cd47f4dbeb4af",
+}
 
 
 @pytest.fixture

@@ -104,7 +104,7 @@ def test_targets_that_are_accepted(text, prefix, capabilities, plus):
         "rtx-sm8",
         "rtx-sm1234",
         "rtx-sm089",
-        "rtx-sm８９",
+        "rtx-sm\uff18\uff19",
         "rtx-sm٨٩",
         "rtx-SM89",
         "rtx sm89",

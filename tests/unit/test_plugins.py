@@ -79,12 +79,18 @@ def test_an_entry_point_may_name_an_object(install):
 
 MISSPELT = FAMILY.format(name="x").replace("def wszoo_families", "def wszoo_familys")
 BROKEN = {
-    "import": ("import a_module_that_is_not_there", "ModuleNotFoundError: No module named 'a_module_that_is_not_there'"),
+    "import": (
+        "import a_module_that_is_not_there",
+        "ModuleNotFoundError: No module named 'a_module_that_is_not_there'",
+    ),
     "syntax": ("def (", "SyntaxError"),
     "raises": ("raise RuntimeError('no GPU')", "RuntimeError: no GPU"),
     "exits": ("import sys; sys.exit('no licence')", "sys.exit('no licence')"),
     "misspelt": (MISSPELT, "wszoo_familys"),
-    "hook_raises": (FAMILY.format(name="x").replace("return [Family()]", "raise ValueError('later')"), "ValueError: later"),
+    "hook_raises": (
+        FAMILY.format(name="x").replace("return [Family()]", "raise ValueError('later')"),
+        "ValueError: later",
+    ),
     "no_list": (FAMILY.format(name="x").replace("return [Family()]", "return Family()"), "TypeError"),
     "nameless": (FAMILY.format(name="x").replace('name = "x"', "pass"), "AttributeError"),
     "arguments": (FAMILY.format(name="x").replace("wszoo_families()", "wszoo_families(gpu)"), "gpu"),

@@ -62,7 +62,7 @@ def test_no_code_makes_links_or_calls_what_windows_lacks_without_asking_first():
 
 
 def test_files_are_replaced_only_through_the_function_that_tries_again():
-    """``os.replace`` fails on Windows while a scanner holds the file; ``os.rename`` is for folders, where losing is fine."""
+    """``os.replace`` fails on Windows while a scanner holds the file; ``os.rename`` moves folders only."""
     calls = {"replace": [], "rename": []}
     for name, tree in trees():
         for node in ast.walk(tree):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import workers
-
 from builders import around, plan_of, publish_model
+
 from wszoo.digest import Digest
 from wszoo.errors import StorageError
 from wszoo.names import Ref

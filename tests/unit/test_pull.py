@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 import workers
-
 from builders import SimulatedRemote, around, leftovers, plan_of, publish_model, replace_in_index, snapshot
+
 from wszoo.digest import Digest
 from wszoo.errors import IncompatibleError, NotFoundError, RemoteError, StorageError, TrustError, UsageError
 from wszoo.names import Ref
@@ -213,7 +213,7 @@ def test_an_interrupted_pull_keeps_what_was_whole_and_goes_on(store, origin, rem
     remote.tamper.clear()
     remote.opened.clear()
     pull(store, remote, REF, around())
-    layers = {pack} | {digest for digest in set(store.blobs.all()) - kept}
+    layers = {pack} | (set(store.blobs.all()) - kept)
     assert layers <= set(remote.opened)
     assert verify(store).problems == ()
 

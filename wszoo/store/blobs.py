@@ -104,7 +104,7 @@ class Blobs:
         temporary = self._layout.tmp / unique_name()
         try:
             with storage_errors("write a blob to"):
-                file = temporary.open("xb")  # noqa: SIM115 - closed below, where failing to tells of the disk
+                file = temporary.open("xb")
             try:
                 # What the block itself raises, a network's OSError among it, passes unchanged.
                 writer = BlobWriter(file)

@@ -174,7 +174,7 @@ class Refs:
         """
         if descriptor is not None and descriptor.size > MAX_MANIFEST:
             raise LimitError(
-                f"the index of {ref.tagged} has {descriptor.size} bytes, more than the {MAX_MANIFEST} that readers accept",
+                f"the index of {ref.tagged} has {descriptor.size} bytes, over the {MAX_MANIFEST} that readers accept",
                 hint="spread its plans over several tags",
             )
         self._layout.create()

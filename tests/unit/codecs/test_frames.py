@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -116,7 +117,5 @@ def test_a_window_of_gigabytes_is_refused():
 @given(st.binary(max_size=60), st.sampled_from(["raw", "zstd", "zstd+bytes2"]), st.integers(0, 64))
 def test_garbage_gives_typed_errors_or_the_declared_size(garbage, codec, size):
     for stored in (garbage, zstd.MAGIC + garbage, ZEROS[:8] + garbage):
-        try:
+        with suppress(IntegrityError):
             assert len(decoded(codec, stored, size)) == size
-        except IntegrityError:
-            pass

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 import pytest
-
 from builders import snapshot
+
 from wszoo.digest import Digest
 from wszoo.errors import NotFoundError, RemoteError
 from wszoo.names import Ref

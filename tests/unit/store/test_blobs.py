@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -72,9 +73,9 @@ def test_reading_checks_size_and_content(store):
 
 def test_a_writer_that_raises_leaves_nothing(store):
     before = snapshot(store.layout.root)
-    with pytest.raises(ValueError, match="no more"), store.blobs.writer() as writer:
+    with suppress(ZeroDivisionError), store.blobs.writer() as writer:
         writer.write(b"half")
-        raise ValueError("no more")
+        writer.write(bytes(1 // 0))
     assert snapshot(store.layout.root) == before
 
 

@@ -298,9 +298,9 @@ def test_what_another_tool_keeps_is_never_dropped_or_collected(origin, entry):
 def test_an_unreadable_index_json_of_another_tool_is_told(origin):
     as_other_tool(origin)
     origin.layout.index.write_bytes(b"{")
-    with pytest.raises(MalformedError, match="index.json"):
+    with pytest.raises(MalformedError, match=r"index\.json"):
         origin.refs.find(REF)
-    with pytest.raises(MalformedError, match="index.json"):
+    with pytest.raises(MalformedError, match=r"index\.json"):
         point(origin, "net:1", A)
 
 

@@ -41,7 +41,12 @@ _ROLES = {
 }
 # Before PEFT, diffusers kept the pairs in the attention processors: "attn1.processor.to_q_lora.down.weight".
 _PROCESSOR = re.compile(r"\.processor\.(to_[qkv]|to_out)_lora\.(down|up)\.weight")
-_PARTS = {"unet": "unet", "text_encoder": "te1", "text_encoder_2": "te2"}
+_BARE = ("down_blocks.", "mid_block.", "up_blocks.")  # a file for the unet alone may leave its name out
+_PREFIXES = {
+    "unet": ("unet.base_model.model.", "unet.", "lora_unet_", "base_model.model.", *_BARE),
+    "text_encoder": ("text_encoder.base_model.model.", "text_encoder.", "lora_te1_"),
+    "text_encoder_2": ("text_encoder_2.base_model.model.", "text_encoder_2.", "lora_te2_"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +146,7 @@ def deltas(loras: Sequence[Lora], component: str, modules: Iterable[str]) -> dic
         BuildError: a key names no module, or is of another kind than LoRA.
         MalformedError: a pair that lacks a half, or a file that is damaged.
     """
-    if component not in _PARTS:
+    if component not in _PREFIXES:
         return {}
     names = aliases(component, modules)
     found: dict[str, list[Delta]] = {}
@@ -202,10 +207,10 @@ def _split(lora: Lora, key: str) -> tuple[str, str, str]:
             hint="LoRA is supported, also for convolutions; LoHa, LoKr, DoRA, OFT and embeddings are not",
         )
     module = plain.removesuffix(f".{suffix}")
-    for component, short in _PARTS.items():
-        for prefix in (f"{component}.", f"lora_{short}_", f"lora_{component}_"):
+    for component, prefixes in _PREFIXES.items():
+        for prefix in prefixes:
             if module.startswith(prefix):
-                return component, module.removeprefix(prefix).removeprefix("base_model.model."), _ROLES[suffix]
+                return component, module if prefix in _BARE else module.removeprefix(prefix), _ROLES[suffix]
     raise BuildError(f"{lora.path.name} holds {key!r}, which names none of {', '.join(_PARTS)}")
 
 

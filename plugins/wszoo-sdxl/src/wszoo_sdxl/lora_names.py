@@ -85,10 +85,7 @@ def _stability(module: str) -> str | None:
     if match["up"] is not None:
         number = _UP * int(match["up"])
         if kind == "upsamplers":
-            return f"output_blocks_{number + 2}_{1 if int(match['up']) == _LAST_PLAIN else 2}_conv"
+            return f"output_blocks_{number + 2}_2_conv"  # after a resnet and an attention
         return f"output_blocks_{number + layer}_{0 if kind == 'resnets' else 1}_{tail}"
     return f"middle_block_{1 if kind == 'attentions' else 2 * layer}_{tail}"
 
-
-# An upsampler follows the attention where there is one; SDXL's blocks that upsample, 0 and 1, both have it.
-_LAST_PLAIN = 2
