@@ -27,7 +27,9 @@ def main() -> int:
     for title, words in TABLES.items():
         print(f"\n## {title}\n", flush=True)
         extra = [word for word in sys.argv[1:] if title == "Splicing"]
-        failed += subprocess.run([sys.executable, str(HERE / words[0]), *words[1:], *extra], check=False).returncode != 0
+        failed += (
+            subprocess.run([sys.executable, str(HERE / words[0]), *words[1:], *extra], check=False).returncode != 0
+        )
     return failed
 
 

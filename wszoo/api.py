@@ -16,6 +16,7 @@ from wszoo.plugins import registry
 from wszoo.progress import Progress, Silent
 from wszoo.pull import PullReport, Selection, Surroundings, pull, select_local
 from wszoo.sources import fetch_source
+from wszoo.store.documents import model_descriptor, read_asset, read_index, read_model
 from wszoo.store.gc import GRACE, GcReport, collect
 from wszoo.store.store import Store, default_root
 from wszoo.store.verify import VerifyReport, verify
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from wszoo.resolver import Resolution
     from wszoo.schema.facts import PlanFacts
     from wszoo.store.documents import PlanDocument
-
-MAX_ASSET = 1 << 30
 
 
 class Zoo:
@@ -121,6 +120,17 @@ class Zoo:
         )
         return build(self.store, registry(), request, self.progress)
 
+    def asset(self, ref: str, name: str) -> bytes:
+        """A file that travels with a model.
+
+        Raises:
+            NotFoundError: no such ref, or no such file.
+        """
+        entry = self.store.refs.get(Ref.parse(ref))
+        return read_asset(
+            self.store, read_model(self.store, model_descriptor(read_index(self.store, entry.descriptor))), name
+        )
+
     def verify(self) -> VerifyReport:
         """Hash everything again; see :func:`wszoo.store.verify.verify`."""
         return verify(self.store, self.progress)
@@ -128,6 +138,21 @@ class Zoo:
     def gc(self, *, dry_run: bool = False, grace: float = GRACE) -> GcReport:
         """Delete what no ref reaches; see :func:`wszoo.store.gc.collect`."""
         return collect(self.store, dry_run=dry_run, grace=grace)
+
+    def tag(self, ref: str, new: str) -> Ref:
+        """Give a model a second name; what ``new`` pointed to before is forgotten.
+
+        Raises:
+            NotFoundError: no such ref.
+            UsageError: ``new`` is not a name.
+        """
+        target = Ref.parse(new)
+        entry = self.store.refs.get(Ref.parse(ref))
+        while not self.store.refs.swap(
+            target, entry.descriptor, held=entry.held, expected=self.store.refs.find(target.unpinned)
+        ):
+            pass
+        return target.pinned(entry.descriptor.digest)
 
     def remove(self, ref: str) -> None:
         """Forget a ref; ``gc`` then deletes what only it needed.
@@ -183,10 +208,7 @@ class Model:
         Raises:
             NotFoundError: there is none of that name.
         """
-        digest = self.selection.model.config.assets.get(name)
-        if digest is None:
-            raise NotFoundError(f"{self.ref.tagged} has no asset {name!r}", hint=f"it has: {', '.join(self.assets)}")
-        return self._zoo.store.blobs.read(digest, limit=MAX_ASSET)
+        return read_asset(self._zoo.store, self.selection.model, name)
 
     def __getitem__(self, component: str) -> PulledComponent:
         """One component.

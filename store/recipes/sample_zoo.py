@@ -139,18 +139,17 @@ def versions() -> list[str]:
 
 
 def _build(zoo: Zoo, recipe: Recipe) -> None:
-    first, *others = (Ref(recipe.name, tag) for tag in TAGS)
+    first, *others = (f"{recipe.name}:{tag}" for tag in TAGS)
     zoo.build(
         "onnx",
         RECIPES / recipe.name,
-        tag=first.tagged,
+        tag=first,
         targets=TARGETS,
         profiles=[recipe.profile],
         options={"licence": recipe.licence},
     )
-    built = zoo.store.refs.get(first)
-    for ref in others:
-        zoo.store.refs.swap(ref, built.descriptor, held=built.held, expected=None)
+    for other in others:
+        zoo.tag(first, other)
 
 
 def _files(folder: Path) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""``verify``, ``gc`` and ``rm``: looking after the store."""
+"""``verify``, ``gc``, ``tag`` and ``rm``: looking after the store."""
 
 from __future__ import annotations
 
@@ -63,6 +63,24 @@ def gc_command(session: Session, *, dry_run: bool, grace: float | None) -> None:
         return
     verb = "would delete" if dry_run else "deleted"
     hint(f"{verb} {len(report.deleted)} blobs, {human(report.freed_bytes)}; kept {report.kept_recent} recent ones")
+
+
+@click.command("tag")
+@click.argument("ref")
+@click.argument("new")
+@common_options
+def tag_command(session: Session, *, ref: str, new: str) -> None:
+    """Give a model a second name; it is stored once.
+
+    \b
+    Example:
+      wszoo tag resnet:1.0 resnet:latest
+    """
+    tagged = session.zoo().tag(ref, new)
+    if session.as_json:
+        print_json({"ref": tagged.tagged, "index_digest": tagged.digest})
+    else:
+        hint(f"{tagged.tagged} is {tagged.digest}")
 
 
 @click.command("rm")

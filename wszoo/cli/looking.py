@@ -50,13 +50,15 @@ def list_command(session: Session) -> None:
 
 @click.command("show")
 @click.argument("ref")
+@click.option("--asset", metavar="NAME", help="Print one of the files that travel with the model.")
 @common_options
-def show_command(session: Session, *, ref: str) -> None:
+def show_command(session: Session, *, ref: str, asset: str | None) -> None:
     """Show a model: its components, and for every plan the full engine, what is shipped, and what is shared.
 
     \b
     Examples:
       wszoo show digits-cnn
+      wszoo show digits-cnn --asset card.md
       wszoo show digits-cnn --json
     """
     from wszoo.describe import show
@@ -64,7 +66,9 @@ def show_command(session: Session, *, ref: str) -> None:
 
     zoo = session.zoo()
     view = show(zoo.store, Ref.parse(ref))
-    if session.as_json:
+    if asset is not None:
+        click.echo(zoo.asset(ref, asset), nl=False)
+    elif session.as_json:
         print_json(view)
     else:
         print_model(view)

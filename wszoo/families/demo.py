@@ -240,12 +240,12 @@ def _report(model: PulledModel, outputs: Arrays, truth: NDArray[Any] | None) -> 
     values: dict[str, object] = {"outputs": [fact for fact, _ in facts]}
     lines = [line for _, line in facts]
     first = next(iter(outputs.values()))
-    if LABELS in model.assets:
-        top, table = best_classes(first, labels_from_asset(model.asset(LABELS)), rows=MAX_SHOWN)
-        values |= {"top": top} if top else {}
-        lines += table
     if truth is not None:
         score, line = accuracy(first, truth)
         values |= score
         lines.append(line)
+    if LABELS in model.assets:
+        top, table = best_classes(first, labels_from_asset(model.asset(LABELS)), rows=MAX_SHOWN)
+        values |= {"top": top} if top else {}
+        lines += table
     return values, lines

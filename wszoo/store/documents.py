@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from wszoo.errors import IncompatibleError, MalformedError
+from wszoo.errors import IncompatibleError, MalformedError, NotFoundError
 from wszoo.schema import model as model_schema
 from wszoo.schema import plan as plan_schema
 from wszoo.schema.decode import MAX_DOCUMENT, MAX_MANIFEST, decode
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from wszoo.digest import Digest
+
+
+MAX_ASSET = 1 << 30
 
 
 class DocumentSource(Protocol):
@@ -121,6 +124,22 @@ def facts_from_document(plan: PlanDocument) -> PlanFacts:
         MalformedError: it has no layers, or more than two.
     """
     return facts_of(plan.config, plan.manifest.layers)
+
+
+def read_asset(source: DocumentSource, model: ModelDocument, name: str) -> bytes:
+    """A file that travels with a model.
+
+    Raises:
+        NotFoundError: there is none of that name; the hint lists those that there are.
+        IntegrityError: it is damaged, or over 1 GiB.
+    """
+    digest = model.config.assets.get(name)
+    if digest is None:
+        raise NotFoundError(f"no asset {name!r} in the model", hint=f"there is: {', '.join(model.config.assets)}")
+    layer = next((each for each in model.manifest.layers if each.digest == digest), None)
+    if layer is None:
+        raise MalformedError(f"the asset {name!r} is in no layer of {model.descriptor.digest}")
+    return _read(source, layer, MAX_ASSET)
 
 
 def reachable(source: DocumentSource, descriptor: Descriptor, held: tuple[Digest, ...] | None) -> Iterator[Descriptor]:

@@ -69,11 +69,10 @@ def oldest_start(layout: StoreLayout) -> float | None:
 def file_system_time(layout: StoreLayout) -> float:
     """The time by the clock that stamps the store's files, in seconds."""
     probe = layout.tmp / unique_name()
-    probe.touch()
-    try:
-        return probe.stat().st_mtime
-    finally:
-        probe.unlink()
+    with probe.open("xb") as file:
+        now = os.fstat(file.fileno()).st_mtime  # of the open file: another gc may take it for litter meanwhile
+    probe.unlink(missing_ok=True)
+    return now
 
 
 def _renew(alive: Path, done: threading.Event) -> None:

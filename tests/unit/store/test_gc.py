@@ -231,7 +231,7 @@ def test_unfinished_files_and_folders_go_when_they_are_old(store):
     assert leftovers(store) == ["young"]
 
 
-def test_pulls_are_whole_while_gc_runs_without_grace(tmp_path, origin):
+def test_pulls_are_whole_while_two_gcs_run_without_grace(tmp_path, origin):
     """Pulls delete their ref each time, so everything keeps turning into garbage and back."""
     root, stop, away = str(tmp_path / "busy"), tmp_path / "stop", str(origin.layout.root)
     store = Store(Path(root))
@@ -241,16 +241,16 @@ def test_pulls_are_whole_while_gc_runs_without_grace(tmp_path, origin):
         "sm89": pulled_engine(tmp_path / "b", origin, "sm89"),
     }
     context = workers.multiprocessing.get_context("spawn")
-    with context.Pool(3) as pool:
-        collecting = pool.apply_async(workers.collect_until, (root, str(stop)))
+    with context.Pool(4) as pool:
+        collecting = [pool.apply_async(workers.collect_until, (root, str(stop))) for _ in range(2)]
         pulls = {gpu: pool.apply_async(workers.pull_model, (root, away, "net:1", gpu, 8)) for gpu in expected}
         try:
             found = {gpu: each.get(60) for gpu, each in pulls.items()}
         finally:
             stop.touch()
-        gone = collecting.get(60)
+        for each in collecting:
+            each.get(60)
     assert found == {gpu: {engine} for gpu, engine in expected.items()}
-    assert gone >= 0
     assert verify(store).problems == ()
 
 

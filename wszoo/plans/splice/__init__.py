@@ -9,4 +9,16 @@ from wszoo.plans.splice.program import Program
 from wszoo.plans.splice.recipes import Scale
 from wszoo.plans.splice.views import Recipe, View
 
-__all__ = ["Program", "Recipe", "Scale", "View", "apply", "encode", "pack", "pack_base", "restore", "unpack", "unpack_base"]
+__all__ = [
+    "Program",
+    "Recipe",
+    "Scale",
+    "View",
+    "apply",
+    "encode",
+    "pack",
+    "pack_base",
+    "restore",
+    "unpack",
+    "unpack_base",
+]

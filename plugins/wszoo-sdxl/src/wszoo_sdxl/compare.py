@@ -18,6 +18,7 @@ from wszoo.families.compare import TOLERANCES, Comparison, Tolerance, compare_ou
 from wszoo.families.torch_export import require_torch
 from wszoo.weights.graph import Graph
 from wszoo.weights.tensor import DTYPES, Tensor, dtype_of
+from wszoo_sdxl.components import to_torch
 from wszoo_sdxl.tensors import missing
 
 if TYPE_CHECKING:
@@ -80,11 +81,7 @@ def _torch(
 
 
 def _to_torch(array: NDArray[Any], *, wide: bool) -> torch.Tensor:
-    torch = require_torch()
-    if array.dtype.name == "bfloat16":
-        tensor = torch.from_numpy(array.view(np.uint16).copy()).view(torch.bfloat16)
-    else:
-        tensor = torch.from_numpy(array)
+    tensor = to_torch(array)
     return tensor.float() if wide and tensor.is_floating_point() else tensor
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    Arrays = dict[str, NDArray[Any]]
+
 PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 RGB = 3
 
@@ -193,4 +195,11 @@ def wrap(component: str, module: torch.nn.Module) -> torch.nn.Module:
     return made
 
 
-Arrays = dict[str, "NDArray[Any]"]
+def to_torch(array: NDArray[Any]) -> torch.Tensor:
+    """The array as a tensor, bfloat16 included."""
+    library = require_torch()
+    if array.dtype.name == "bfloat16":  # torch cannot read ml_dtypes' arrays
+        narrow: torch.Tensor = library.from_numpy(array.view(np.uint16).copy()).view(library.bfloat16)
+        return narrow
+    plain: torch.Tensor = library.from_numpy(array)
+    return plain

@@ -15,16 +15,17 @@ from wszoo_sdxl import components as parts
 from wszoo_sdxl import layout as layouts
 from wszoo_sdxl import lora, presets, recipe
 from wszoo_sdxl.load import files_of, load
+from wszoo_sdxl.tensors import count_numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     import torch
 
     from wszoo.families.protocol import ExportRequest, PulledModel
     from wszoo.progress import Progress
-    from wszoo.schema.plan import Profile
+    from wszoo.schema.model import Value
     from wszoo.weights.graph import Graph
     from wszoo_sdxl.components import Shape
     from wszoo_sdxl.layout import Layout
@@ -38,6 +39,7 @@ OPTIONS = {
 }
 LIBRARIES = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnxruntime")
 BASE_MEMORY = 1 << 30  # torch, the exporter, and the graph
+BF16_OPSET = 22  # the first whose Conv takes bf16
 SIZES = {"fp32": 4, "fp16": 2, "bf16": 2}  # bytes to a number
 
 
@@ -62,9 +64,9 @@ class SdxlFamily:
         job = _Job(request)
         return Export(
             components=job.components(),
-            assets={**layouts.assets(job.layout), recipe.ASSET: recipe.encode(job.layout, job.shapes)},
+            assets={**layouts.assets(job.layout), recipe.ASSET: recipe.encode(job.layout)},
             licence=request.options.get("licence", ""),
-            options=job.record(),
+            options=job.record,
             provenance=_provenance(),
         )
 
@@ -103,6 +105,7 @@ class _Job:
             required=request.needs_profiles,
         )
         self._check_loras()
+        self.record = self._record()
         self.files = {name: files_of(self.layout, name, self.of(name)) for name in self.shapes}
         largest = max(self._bytes(name) for name in self.files)
         check_room(request.scratch, sum(map(self._bytes, self.files)) + largest, "export and store the weights")
@@ -114,19 +117,9 @@ class _Job:
     def components(self) -> Iterator[ExportedComponent]:
         for name in self.layout.components:
             graph = self._component(name)
-            yield ExportedComponent(name=name, graph=graph, profiles=self._profiles(name))
+            yield ExportedComponent(name=name, graph=graph, profiles=self.profiles[name])
             del graph
             gc.collect()
-
-    def record(self) -> dict[str, str]:
-        """What the model's config says about how it was exported."""
-        found = {
-            "pipeline": str(self.layout.index.get("_class_name", "")),
-            "precision": self.precision,
-            "vae_precision": self.vae,
-            "compared_with": "torch" if self.compared else "nothing, at the publisher's wish",
-        }
-        return found | ({"lora": ",".join(map(str, self.loras))} if self.loras else {})
 
     def _component(self, name: str) -> Graph:
         request = self.request
@@ -135,10 +128,90 @@ class _Job:
             network = load(self.layout, name, self.of(name), self.loras, mixed=bool(request.precision))
         module = parts.wrap(name, network)
         with request.progress.stage(f"export {name}"):
-            graph = _export(name, module, self._example(name, 0), request.scratch)
+            graph = _export(name, module, self.inputs[name], self._example(name, 0), request.scratch)
         if self.compared:
             from wszoo_sdxl.compare import compare
 
             with request.progress.stage(f"compare {name} with torch", 2, "cases") as advance:
-                compare(graph, module, self._cases(name, advance), precision=self.of(name), name=name)
+                found = compare(graph, module, self._cases(name, advance), precision=self.of(name), name=name)
+            # Export.options is read when all components are there.
+            self.record[f"error.{name}"] = f"{found.max_relative_error:.2g} of max|output|"
         return graph
+
+    def _record(self) -> dict[str, str]:
+        """What the model's config will say about how it was exported."""
+        found = {
+            "pipeline": str(self.layout.index.get("_class_name", "")),
+            "precision": self.precision,
+            "vae_precision": self.vae,
+            "compared_with": "torch" if self.compared else "nothing, as the publisher wished",
+        }
+        return found | ({"lora": ",".join(map(str, self.loras))} if self.loras else {})
+
+    def _shape(self, name: str) -> Shape:
+        return parts.shape_of(name, self.layout.configs[layouts.folder_of(name)])
+
+    def _bytes(self, name: str) -> int:
+        return count_numbers(self.files[name]) * SIZES[self.of(name)]
+
+    def _example(self, name: str, seed: int, batch: int = 2, grow: tuple[int, int] = (4, 6)) -> parts.Arrays:
+        shape = self.shapes[name]
+        step = {"unet": shape.multiple, "vae_encoder": 2 * shape.scale}.get(name, 2)
+        return parts.example(self.inputs[name], shape, seed, batch, (grow[0] * step, grow[1] * step))
+
+    def _cases(self, name: str, advance: Callable[[int], None]) -> Iterator[parts.Arrays]:
+        # Both dimensions and the batch change between the two, and from the export's own.
+        for seed, (batch, grow) in enumerate([(2, (4, 2)), (3, (2, 6))], start=1):
+            yield self._example(name, seed, batch, grow)
+            advance(1)
+
+    def _check_loras(self) -> None:
+        for each in self.loras:
+            changed = lora.components_of(each)
+            for part in sorted(changed):
+                if not self.layout.has(part):
+                    raise BuildError(f"{each.path.name} changes the {part}, which this model does not have")
+            if not changed.intersection(self.layout.components):
+                raise UsageError(
+                    f"{each.path.name} changes only {', '.join(sorted(changed))}, and none of it is built",
+                    hint="leave the LoRA out, or build that component too",
+                )
+
+
+def _export(name: str, module: torch.nn.Module, inputs: Sequence[Value], example: parts.Arrays, folder: Path) -> Graph:
+    from wszoo.families.torch_export import export_module
+
+    dynamic = {
+        value.name: {axis: dim for axis, dim in enumerate(value.shape) if isinstance(dim, str)} for value in inputs
+    }
+    return export_module(
+        module,
+        {key: parts.to_torch(array) for key, array in example.items()},
+        outputs=parts.OUTPUTS[name],
+        folder=folder,
+        name=name,
+        dynamic={key: axes for key, axes in dynamic.items() if axes},
+        opset=BF16_OPSET if any(value.dtype == "bfloat16" for value in inputs) else None,
+    )
+
+
+def _precision(text: str, flag: str, known: Sequence[str]) -> str:
+    if text not in known:
+        raise UsageError(f"{flag}: no precision {text!r}", hint=f"the family 'sdxl' knows {', '.join(known)} there")
+    return text
+
+
+def _yes(text: str) -> bool:
+    if text not in {"yes", "no"}:
+        raise UsageError(f"--option compare={text!r} is neither yes nor no")
+    return text == "yes"
+
+
+def _provenance() -> dict[str, str]:
+    found = {}
+    for package in LIBRARIES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # vendored, or on the path without its metadata
+            found[package] = "unknown"
+    return found

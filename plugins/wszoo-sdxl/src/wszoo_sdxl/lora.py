@@ -211,7 +211,7 @@ def _split(lora: Lora, key: str) -> tuple[str, str, str]:
         for prefix in prefixes:
             if module.startswith(prefix):
                 return component, module if prefix in _BARE else module.removeprefix(prefix), _ROLES[suffix]
-    raise BuildError(f"{lora.path.name} holds {key!r}, which names none of {', '.join(_PARTS)}")
+    raise BuildError(f"{lora.path.name} holds {key!r}, which names none of {', '.join(_PREFIXES)}")
 
 
 def _metadata(metadata: Mapping[str, str], component: str) -> dict[str, float]:

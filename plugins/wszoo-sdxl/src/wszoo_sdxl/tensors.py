@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,19 @@ def check_types(files: Sequence[Path], component: str) -> None:
             f"the checkpoint of {component} mixes element types: {listing}",
             hint="say which to export with --precision fp16 or --precision fp32",
         )
+
+
+def count_numbers(files: Sequence[Path]) -> int:
+    """How many numbers the files hold, from their headers.
+
+    Raises:
+        MalformedError: a file is damaged.
+    """
+    total = 0
+    for path in files:
+        with open_file(path) as file:
+            total += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
+    return total
 
 
 def missing(module: str, extra: str) -> MissingExtraError:
