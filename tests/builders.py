@@ -139,13 +139,13 @@ class SimulatedRemote(DirectoryRemote):
         self.opened = []
         self.tamper = {}
 
-    def open(self, descriptor, offset=0):
+    def open(self, descriptor, offset=0, length=None):
         self.opened.append(descriptor.digest)
         change = self.tamper.get(descriptor.digest)
         if change is None:
-            yield from super().open(descriptor, offset)
+            yield from super().open(descriptor, offset, length)
         else:
-            yield from change(b"".join(super().open(descriptor, offset)))
+            yield from change(b"".join(super().open(descriptor, offset, length)))
 
 
 def replace_in_index(store, tag, **changes):

@@ -15,24 +15,20 @@ if TYPE_CHECKING:
     from collections.abc import Buffer
 
 MAX_DICTIONARY = 64 << 20
-# No alignment to speak of (lp, pb): programs are text, names and variable-length numbers. Blobs have a sha256, so no
-# checksum inside.
-_FILTERS = [
-    {
-        "id": lzma.FILTER_LZMA2,
-        "preset": 9 | lzma.PRESET_EXTREME,
-        "dict_size": MAX_DICTIONARY,
-        "lc": 3,
-        "lp": 0,
-        "pb": 0,
-    }
-]
+_LEAST_DICTIONARY = 4096
 _MEMORY = MAX_DICTIONARY + (1 << 20)  # what a decoder needs for that dictionary
 
 
 def compress(data: Buffer) -> bytes:
-    """Compress ``data`` into one xz stream."""
-    return lzma.compress(data, format=lzma.FORMAT_XZ, check=lzma.CHECK_NONE, filters=_FILTERS)
+    """Compress ``data`` into one xz stream, without a checksum: blobs have a sha256."""
+    size = memoryview(data).nbytes
+    # A dictionary larger than the data only takes memory, on both sides. No alignment to speak of (lp, pb): programs
+    # are text, names and numbers of variable length.
+    literal: dict[str, int] = {"lc": 3, "lp": 0, "pb": 0}
+    dictionary = min(max(size, _LEAST_DICTIONARY), MAX_DICTIONARY)
+    preset = 9 | lzma.PRESET_EXTREME
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": preset, "dict_size": dictionary, **literal}]
+    return lzma.compress(data, format=lzma.FORMAT_XZ, check=lzma.CHECK_NONE, filters=filters)
 
 
 def decompress(data: bytes, *, limit: int) -> bytes:

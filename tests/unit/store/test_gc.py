@@ -20,9 +20,11 @@ from wszoo.names import Ref
 from wszoo.pull import pull, select_local
 from wszoo.schema.decode import encode
 from wszoo.schema.oci import INDEX, Descriptor
-from wszoo.store import gc, leases
+from wszoo.store import leases
+from wszoo.store.blobs import Blobs
 from wszoo.store.documents import plan_descriptors, read_index
 from wszoo.store.gc import collect
+from wszoo.store.refs import Refs
 from wszoo.store.store import Store
 from wszoo.store.verify import verify
 
@@ -119,6 +121,24 @@ def test_nothing_is_deleted_when_what_a_ref_needs_is_unknown(origin, what, how):
     assert set(origin.blobs.all()) == before
 
 
+def test_a_ref_that_is_deleted_while_gc_follows_it_is_no_damage(two_models, monkeypatch):
+    every, seen = Refs.all, []
+
+    def deleted_after_it_was_listed(refs):
+        listed = every(refs)
+        if not seen:
+            entry = refs.get(REF)
+            seen.append(refs.swap(REF, None, held=None, expected=entry))
+            two_models.blobs.path(entry.descriptor.digest).unlink()
+        return listed
+
+    age(two_models)
+    monkeypatch.setattr(Refs, "all", deleted_after_it_was_listed)
+    assert collect(two_models).deleted != ()
+    assert seen == [True]
+    assert verify(two_models).problems == ()
+
+
 def test_a_lease_keeps_what_its_owner_wrote(store):
     with store.lease():
         mine = store.blobs.put(b"mine")
@@ -173,33 +193,70 @@ def test_a_lease_ends_also_when_the_work_fails(store):
     assert list(store.layout.leases.iterdir()) == []
 
 
-def test_garbage_that_is_found_useful_between_look_and_deletion_is_kept(store, monkeypatch):
-    digest = store.blobs.put(b"reused")
+@pytest.fixture
+def in_between(monkeypatch):
+    """Do something when gc has looked at a blob's age and is about to put it aside, or has just done so."""
+
+    def install(*, before=lambda: None, after=lambda _: None):
+        put_aside = Blobs.put_aside
+
+        def wrapped(blobs, digest):
+            before()
+            aside = put_aside(blobs, digest)
+            after(aside)
+            return aside
+
+        monkeypatch.setattr(Blobs, "put_aside", wrapped)
+
+    return install
+
+
+def test_garbage_that_is_found_useful_between_look_and_deletion_is_kept(store, in_between):
+    digest, held = store.blobs.put(b"reused"), []
     age(store)
-    replace, held = gc.replace, []
-
-    def hold_first(source, target):
-        if not held:
-            held.append(store.blobs.hold(digest))
-        replace(source, target)
-
-    monkeypatch.setattr(gc, "replace", hold_first)
+    in_between(before=lambda: held.append(store.blobs.hold(digest)))
     assert collect(store).deleted == ()
     assert held == [True]
     assert store.blobs.read(digest, limit=6) == b"reused"
     assert leftovers(store) == []
 
 
-def test_garbage_that_another_gc_took_first_is_passed_over(store, monkeypatch):
+@pytest.mark.parametrize("use", ["read", "map", "check", "size"])
+def test_a_blob_that_is_read_while_gc_decides_about_it_is_found_and_kept(store, in_between, use):
+    digest, seen = store.blobs.put(b"needed"), []
+    age(store)
+    arguments = {"limit": 6} if use == "read" else {}
+    in_between(after=lambda _: seen.append(getattr(store.blobs, use)(digest, **arguments)))
+    assert collect(store).deleted == ()
+    assert len(seen) == 1
+    assert store.blobs.read(digest, limit=6) == b"needed"
+    assert leftovers(store) == []
+
+
+def test_a_blob_comes_back_when_gc_is_killed_while_it_decides(store):
+    digest = store.blobs.put(b"held by a pull")
+    store.blobs.put_aside(digest)
+    assert collect(store, dry_run=True).deleted == ()
+    assert list(store.blobs.all()) == []
+    assert collect(store).deleted == ()
+    assert list(store.blobs.all()) == [digest]
+    assert leftovers(store) == []
+
+
+def test_a_second_gc_leaves_alone_what_the_first_has_put_aside(store, in_between):
+    digest, reports = store.blobs.put(b"held by a pull"), []
+    age(store)
+    in_between(after=lambda aside: os.utime(aside) or reports or reports.append(collect(store)))
+    assert collect(store).deleted == ()
+    assert [report.deleted for report in reports] == [()]
+    assert store.blobs.read(digest, limit=14) == b"held by a pull"
+    assert leftovers(store) == []
+
+
+def test_garbage_that_another_gc_took_first_is_passed_over(store, in_between):
     digest = store.blobs.put(b"garbage")
     age(store)
-    replace = gc.replace
-
-    def too_late(source, target):
-        source.unlink()
-        replace(source, target)
-
-    monkeypatch.setattr(gc, "replace", too_late)
+    in_between(before=lambda: store.blobs.path(digest).unlink())
     assert collect(store).deleted == ()
     assert store.blobs.size(digest) is None
 
@@ -208,10 +265,10 @@ def test_garbage_that_a_program_has_mapped_on_windows_is_left(store, monkeypatch
     digest = store.blobs.put(b"garbage")
     age(store)
 
-    def in_use(_source, _target):
+    def in_use(_blobs, _digest):
         raise PermissionError
 
-    monkeypatch.setattr(gc, "replace", in_use)
+    monkeypatch.setattr(Blobs, "put_aside", in_use)
     assert collect(store).deleted == ()
     assert store.blobs.size(digest) == 7
 
