@@ -26,6 +26,7 @@ VERBS = {
     "list": ("looking", "List the models in the store."),
     "show": ("looking", "Show a model: plans, sizes, what is shared."),
     "diff": ("looking", "Show what two models share."),
+    "report": ("looking", "Write a model's sizes as a page or a picture."),
     "tag": ("keeping", "Give a model a second name."),
     "verify": ("keeping", "Hash everything again and name what is damaged."),
     "gc": ("keeping", "Delete what no model needs."),

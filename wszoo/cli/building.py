@@ -6,7 +6,8 @@ import click
 
 from wszoo.cli.common import Session, common_options, pairs
 from wszoo.cli.looking import print_model
-from wszoo.cli.output import hint, human, print_json
+from wszoo.cli.output import hint, print_json
+from wszoo.sizes import human
 
 
 @click.command("build")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from wszoo.cli.common import Session, common_options
-from wszoo.cli.output import hint, human, print_json, print_table
+from wszoo.cli.output import hint, print_json, print_table
+from wszoo.sizes import human
 
 DAMAGED = 4
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from wszoo.cli.common import Session, common_options
-from wszoo.cli.output import hint, human, print_facts, print_json, print_table, share
+from wszoo.cli.output import hint, print_facts, print_json, print_table
+from wszoo.sizes import human, share
 
 if TYPE_CHECKING:
     from wszoo.describe import DiffView, ModelView, SharingView
@@ -74,6 +75,39 @@ def show_command(session: Session, *, ref: str, asset: str | None) -> None:
         print_model(view)
 
 
+@click.command("report")
+@click.argument("ref")
+@click.option("-o", "--output", required=True, metavar="FILE.html|FILE.svg", help="Where to write it.")
+@common_options
+def report_command(session: Session, *, ref: str, output: str) -> None:
+    """Write a model's sizes as a self-contained page or picture: full engines against what is shipped.
+
+    \b
+    Example:
+      wszoo report digits-cnn -o report.html
+    """
+    from pathlib import Path
+
+    from wszoo.describe import show
+    from wszoo.errors import UsageError
+    from wszoo.names import Ref
+    from wszoo.report import chart, page, totals
+    from wszoo.store.files import storage_errors
+
+    writers = {".html": page, ".svg": chart}
+    path = Path(output)
+    if path.suffix not in writers:
+        raise UsageError(f"cannot write a report as {path.name!r}", hint="name a file that ends in .html or .svg")
+    view = show(session.zoo().store, Ref.parse(ref))
+    with storage_errors("write"):
+        path.write_text(writers[path.suffix](view), encoding="utf-8")
+    total = totals(view)
+    if session.as_json:
+        print_json({"path": str(path), "full_bytes": total.full, "stored_bytes": total.stored})
+    else:
+        hint(f"wrote {path}: {human(total.full)} of full engines, {human(total.stored)} stored")
+
+
 @click.command("diff")
 @click.argument("first")
 @click.argument("second")
@@ -137,15 +171,13 @@ def print_model(view: ModelView) -> None:
 
 
 def _print_saving(view: ModelView) -> None:
-    full = sum(plan.engine_bytes for plan in view.plans)
-    layers = {plan.plan_digest: plan.plan_bytes - plan.shared_bytes for plan in view.plans}
-    bases = {plan.shared_digest: plan.shared_bytes for plan in view.plans}
-    shipped = sum(layers.values()) + sum(bases.values())
-    whole = view.weight_stored_bytes + shipped
+    from wszoo.report import totals
+
+    total = totals(view)
     click.echo()
     click.echo(
-        f"{len(view.plans)} full engines: {human(full)}.  Weights once and {len(view.plans)} plans: {human(whole)} "
-        f"({share(whole, full)})."
+        f"{len(view.plans)} full engines: {human(total.full)}.  Weights once and {len(view.plans)} plans: "
+        f"{human(total.stored)} ({share(total.stored, total.full)})."
     )
 
 

@@ -14,25 +14,6 @@ if TYPE_CHECKING:
 
     from wszoo.errors import WszooError
 
-_UNITS = ("B", "kB", "MB", "GB", "TB")
-_STEP = 1000
-_PRECISE = 100
-_TENS = 10
-
-
-def human(nbytes: float) -> str:
-    """A size for people, in decimal units with three digits: ``47.6 MB``."""
-    power = 0
-    while nbytes >= _STEP and power < len(_UNITS) - 1:
-        nbytes, power = nbytes / _STEP, power + 1
-    digits = 0 if power == 0 or nbytes >= _PRECISE else 1 if nbytes >= _TENS else 2
-    return f"{nbytes:.{digits}f} {_UNITS[power]}"
-
-
-def share(part: int, whole: int) -> str:
-    """A ratio as a percentage with two significant digits: ``0.042 %``."""
-    return f"{100 * part / whole:.2g} %" if whole else "-"
-
 
 def print_json(value: object) -> None:
     """One JSON document on stdout."""

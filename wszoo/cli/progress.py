@@ -8,7 +8,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from wszoo.cli.output import hint, human
+from wszoo.cli.output import hint
+from wszoo.sizes import human
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from wszoo.cli.common import Session, common_options, gpu_option
-from wszoo.cli.output import hint, human, print_facts, print_json, print_table, share
+from wszoo.cli.output import hint, print_facts, print_json, print_table
+from wszoo.sizes import human, share
 
 if TYPE_CHECKING:
     from wszoo.api import Model

@@ -8,7 +8,8 @@ import sys
 import click
 
 from wszoo.cli.common import Session, common_options
-from wszoo.cli.output import human, print_facts, print_json, print_table
+from wszoo.cli.output import print_facts, print_json, print_table
+from wszoo.sizes import human
 from wszoo.version import __version__
 
 
