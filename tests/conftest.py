@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 from builders import SimulatedRemote, publish_model
 
 from wszoo.store.store import Store
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """Wait milliseconds, not seconds, between attempts."""
+    from wszoo.transfer import tuning
+
+    monkeypatch.setattr(tuning, "DEFAULT", replace(tuning.DEFAULT, backoff=0.002, backoff_cap=0.05))
 
 
 @pytest.fixture

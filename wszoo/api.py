@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from wszoo.assemble import assemble
 from wszoo.build import BuildReport, BuildRequest, build
-from wszoo.errors import NotFoundError, UsageError
+from wszoo.errors import NotFoundError, RemoteError, UsageError
 from wszoo.gpu.nvml import detect
 from wszoo.gpu.request import parse_gpu
 from wszoo.names import Ref, TargetSpec
 from wszoo.plugins import registry
 from wszoo.progress import Progress, Silent
 from wszoo.pull import PullReport, Selection, Surroundings, pull, select_local
+from wszoo.push import PushReport, push
+from wszoo.remotes.mirrors import MirroredRemote
+from wszoo.remotes.protocol import writable
+from wszoo.settings import remotes
 from wszoo.sources import fetch_source
 from wszoo.store.documents import model_descriptor, read_asset, read_index, read_model
 from wszoo.store.gc import GRACE, GcReport, collect
@@ -27,7 +31,7 @@ if TYPE_CHECKING:
     from wszoo.backends.protocol import Assembled, Engine
     from wszoo.families.protocol import DemoResult
     from wszoo.gpu.machine import Machine, Runtime
-    from wszoo.remotes.protocol import Remote
+    from wszoo.remotes.protocol import Remote, WritableRemote
     from wszoo.resolver import Resolution
     from wszoo.schema.facts import PlanFacts
     from wszoo.store.documents import PlanDocument
@@ -52,14 +56,17 @@ class Zoo:
         gpu: str = "auto",
         source: str | None = None,
         components: Sequence[str] | None = None,
+        offline: bool = False,
     ) -> Model:
         """Fetch what is missing of a model, for one GPU.
 
         Args:
             ref: ``name[:tag][@digest]``.
             gpu: ``auto``, ``none``, ``sm89``, or a product as in ``RTX 4090``.
-            source: a folder or remote to fetch from; None uses what is in the store.
+            source: a folder, URL or configured name to fetch from; None uses what is in the store, or else the
+                configured remotes.
             components: those wanted; None for all.
+            offline: use what is in the store, whatever is configured.
 
         Raises:
             NotFoundError: no such ref.
@@ -69,10 +76,30 @@ class Zoo:
             StorageError: the disk is full or refuses.
         """
         parsed, around = Ref.parse(ref), surroundings(gpu, components)
-        if source is None:
+        remote = open_remote(source) if source else None if offline else self._configured(parsed)
+        if remote is None:
             return Model(self, select_local(self.store, parsed, around))
-        report = pull(self.store, open_remote(source), parsed, around, progress=self.progress)
+        report = pull(self.store, remote, parsed, around, progress=self.progress)
         return Model(self, report.selection)
+
+    def _configured(self, ref: Ref) -> Remote | None:
+        """The first configured remote that has a ref which is not in the store; None when it is, or none has it."""
+        if self.store.refs.find(ref) is not None:
+            return None
+        failure: RemoteError | None = None
+        for name in remotes():
+            try:
+                remote = open_remote(name)
+                remote.resolve(ref)
+            except NotFoundError:
+                continue
+            except RemoteError as error:
+                failure = failure or error
+            else:
+                return remote
+        if failure is not None:
+            raise failure
+        return None
 
     def plan_pull(
         self, ref: str, *, gpu: str = "auto", source: str, components: Sequence[str] | None = None
@@ -131,12 +158,41 @@ class Zoo:
             self.store, read_model(self.store, model_descriptor(read_index(self.store, entry.descriptor))), name
         )
 
-    def verify(self) -> VerifyReport:
+    def push(
+        self, ref: str, remote: str, *, name: str | None = None, replace: bool = False, dry_run: bool = False
+    ) -> PushReport:
+        """Copy a model with all of its plans to a remote; see :func:`wszoo.push.push`.
+
+        Args:
+            ref: what is in this store.
+            remote: a folder, URL or configured name.
+            name: the ``name:tag`` to give it there; None for the same.
+            replace: move a tag also if it loses plans by that.
+            dry_run: only report.
+
+        Raises:
+            NotFoundError: no such ref, or not all of its plans are here.
+            UsageError: the tag has something else there, or the remote can only be read.
+            RemoteError: it cannot be reached or refuses.
+        """
+        return push(
+            self.store,
+            open_for_push(remote),
+            Ref.parse(ref),
+            target=Ref.parse(name) if name else None,
+            replace=replace,
+            dry_run=dry_run,
+            progress=self.progress,
+        )
+
+    def verify(self, *, quarantine: bool = False) -> VerifyReport:
         """Hash everything again; see :func:`wszoo.store.verify.verify`."""
-        return verify(self.store, self.progress)
+        self.store.require()
+        return verify(self.store, self.progress, quarantine=quarantine)
 
     def gc(self, *, dry_run: bool = False, grace: float = GRACE) -> GcReport:
         """Delete what no ref reaches; see :func:`wszoo.store.gc.collect`."""
+        self.store.require()
         return collect(self.store, dry_run=dry_run, grace=grace)
 
     def tag(self, ref: str, new: str) -> Ref:
@@ -176,6 +232,7 @@ class Model:
     def __init__(self, zoo: Zoo, selection: Selection) -> None:
         self._zoo = zoo
         self.selection = selection
+        self._components = {name: PulledComponent(zoo, selection, name) for name in selection.plans}
 
     @property
     def ref(self) -> Ref:
@@ -216,11 +273,11 @@ class Model:
         Raises:
             NotFoundError: it was not pulled, or does not exist.
         """
-        if component not in self.selection.plans:
+        if component not in self._components:
             raise NotFoundError(
                 f"{self.ref.tagged} has no component {component!r} here", hint=f"there is: {', '.join(self.components)}"
             )
-        return PulledComponent(self._zoo, self.selection, component)
+        return self._components[component]
 
     def demo(self, arguments: Sequence[str] = ()) -> DemoResult:
         """Run the family's own demo.
@@ -300,14 +357,39 @@ def runtimes() -> tuple[Runtime, ...]:
     return tuple(runtime for runtime in found if runtime is not None)
 
 
-def open_remote(location: str) -> Remote:
+def open_remote(location: str, mirrors: Sequence[str] = ()) -> Remote:
     """Open what the user named with ``--from``.
+
+    Args:
+        location: a name from the settings, a folder, or a URL. A folder with the name of a remote is ``./NAME``.
+        mirrors: more places with the same blobs, asked in order when it fails.
 
     Raises:
         UsageError: no plugin knows the scheme.
         NotFoundError: there is nothing of that kind there.
         RemoteError: it cannot be reached.
     """
+    named = remotes().get(location)
+    places = [named.url, *named.mirrors] if named else [location]
+    opened = [_open_place(place) for place in (*places, *mirrors)]
+    return opened[0] if len(opened) == 1 and not named else MirroredRemote(opened)
+
+
+def open_for_push(location: str) -> WritableRemote:
+    """Open what the user named as the place to push to: a name from the settings, a URL, or a folder, which may be new.
+
+    Raises:
+        UsageError: no plugin knows the scheme, or the remote can only be read.
+        RemoteError: it cannot be reached.
+    """
+    named = remotes().get(location)
+    place = (named.url if named else location).removeprefix("file://")
+    if "://" not in place and not Path(place).exists():
+        Store(Path(place)).layout.create()
+    return writable(_open_place(place))
+
+
+def _open_place(location: str) -> Remote:
     scheme, separator, _ = location.partition("://")
     wanted = scheme if separator else ""
     known: dict[str, Any] = {each: kind for kind in registry().remotes.values() for each in kind.schemes}

@@ -12,7 +12,8 @@ from wszoo.errors import IncompatibleError, MalformedError
 from wszoo.plans.spliced import unsplice
 from wszoo.schema.decode import MAX_DOCUMENT
 from wszoo.schema.plan import Kind
-from wszoo.store.files import check_room, replace, storage_errors, unique_name
+from wszoo.store.engines import is_verified, stamp
+from wszoo.store.files import check_room, place, storage_errors, sync_file, unique_name
 from wszoo.weights.graph import Graph
 from wszoo.weights.packs import PackReader, weights_digest
 
@@ -53,40 +54,44 @@ def assemble(store: Store, model: ModelDocument, plan: PlanDocument, device: str
             f"plan {plan.descriptor.digest} was made from other weights than the model has",
             hint="pull the model again: its plans were replaced together with its weights",
         )
-    graph = _graph(store, model, component, config.component)
-    engine = None if config.kind is Kind.PORTABLE else _engine(store, plan, graph, progress)
+    portable = config.kind == Kind.PORTABLE
+    graph = _graph(store, model, component, config.component, verify=portable)
+    engine = None if portable else _engine(store, plan, graph, progress)
     cache = store.layout.runtime / config.engine_digest.hex
     return Assembled(config=config, device=device, engine=engine, graph=graph, cache=cache)
 
 
-def _graph(store: Store, model: ModelDocument, component: Component, name: str) -> Graph:
+def _graph(store: Store, model: ModelDocument, component: Component, name: str, *, verify: bool) -> Graph:
     stored = component.graph
     if stored.size > MAX_GRAPH:
         raise MalformedError(f"the graph of {name} claims {stored.size} bytes")
     proto = zstd.decompress(store.blobs.read(stored.layer, limit=MAX_DOCUMENT), size=stored.size)
     stored.digest.check(Digest.of(proto), f"the graph of {name}")
-    tensors = PackReader(store.blobs, model.config).component(name)
+    # An assembled plan is hashed as a whole; a portable one is only as good as each of its tensors.
+    tensors = PackReader(store.blobs, model.config, verify=verify).component(name)
     return Graph(proto, tensors, component.inputs, component.outputs)
 
 
 def _engine(store: Store, plan: PlanDocument, graph: Graph, progress: Progress) -> Path:
     config = plan.config
-    if config.kind is not Kind.SPLICE:
+    if config.kind != Kind.SPLICE:
         raise IncompatibleError(f"plans of kind {config.kind!r} need a later wszoo", hint="pip install --upgrade wszoo")
     path = store.layout.engine(config.engine_digest)
-    with storage_errors("look at"), suppress(FileNotFoundError):
-        if path.stat().st_size == config.engine_bytes:
+    with storage_errors("look at"):
+        if is_verified(store.layout, config.engine_digest, progress):
             return path
-    store.layout.create()
-    check_room(store.layout.root, config.engine_bytes, "assemble the plan")
-    temporary = store.layout.tmp / unique_name()
-    try:
-        with progress.stage(f"assemble {config.component}", config.engine_bytes) as advance:
-            unsplice(store, plan.manifest, config, graph.tensors, temporary)
-            advance(config.engine_bytes)
-        with storage_errors("keep the assembled plan as"):
-            replace(temporary, path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with store.lease():  # else gc could take the unfinished file
+        check_room(store.layout.root, config.engine_bytes, "assemble the plan")
+        temporary = store.layout.tmp / unique_name()
+        try:
+            with progress.stage(f"assemble {config.component}", config.engine_bytes) as advance:
+                unsplice(store, plan.manifest, config, graph.tensors, temporary)
+                advance(config.engine_bytes)
+            with storage_errors("keep the assembled plan as"):
+                sync_file(temporary)
+                place(temporary, path)
+                stamp(store.layout, config.engine_digest)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
     return path

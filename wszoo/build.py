@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,13 +23,14 @@ from wszoo.schema import model as model_schema
 from wszoo.schema.model import Component, ModelConfig
 from wszoo.schema.plan import SPLICE, SPLICE_BASE, Kind, PlanConfig
 from wszoo.store.built import recall, remember
+from wszoo.store.files import storage_errors
 from wszoo.store.models import known_models
 from wszoo.version import __version__
 from wszoo.weights.graph import scalars
 from wszoo.weights.packs import Packer, known_tensors, weights_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from wszoo.backends.protocol import Backend
     from wszoo.families.protocol import Export, ExportedComponent, Family
@@ -91,14 +93,25 @@ def build(store: Store, registry: Registry, request: BuildRequest, progress: Pro
         BuildError: the export, the parser or the builder refused.
         StorageError: the file system refuses.
     """
+    if request.ref.digest is not None:
+        raise UsageError(f"a build cannot publish under a pinned name: {request.ref}", hint="leave the digest out")
     if not request.targets:
         raise UsageError("no target to build for", hint="name at least one: --target portable,rtx-sm89")
     family = registry.family(request.family)
     # Targets first: a missing builder should be known before an export that takes minutes.
     targets = [_resolve_target(registry, spec) for spec in dict.fromkeys(request.targets)]
-    with store.lease(), tempfile.TemporaryDirectory(dir=store.layout.tmp, prefix="build-") as scratch:
-        run = _Run(store, request, targets, Path(scratch), progress or Silent())
+    with store.lease(), _scratch(store) as scratch:
+        run = _Run(store, request, targets, scratch, progress or Silent())
         return run.model(family)
+
+
+@contextmanager
+def _scratch(store: Store) -> Iterator[Path]:
+    """A folder in the store, where plans of gigabytes have room; cleaned up as far as Windows lets mapped files go."""
+    with storage_errors("make a folder for the build in"):
+        folder = tempfile.TemporaryDirectory(dir=store.layout.tmp, prefix="build-", ignore_cleanup_errors=True)
+    with folder as name:
+        yield Path(name)
 
 
 def _resolve_target(registry: Registry, spec: TargetSpec) -> tuple[Backend, Target]:
@@ -158,7 +171,8 @@ class _Run:
 
     def _export(self, family: Family) -> Export:
         scratch = self._scratch / "export"
-        scratch.mkdir()
+        with storage_errors("make a folder for the export in"):
+            scratch.mkdir()
         request = self._request
         return family.export(
             ExportRequest(
@@ -195,7 +209,7 @@ class _Run:
         base = PlanConfig(
             component=exported.name,
             target=target,
-            kind=backend.kind,
+            kind=backend.kind.value,
             profiles=exported.profiles if backend.needs_profiles else (),
             engine_digest=component.graph.digest,
             engine_bytes=component.graph.size + exported.graph.weight_bytes,
@@ -225,7 +239,7 @@ class _Run:
         out.unlink(missing_ok=True)
 
     def _strip(self, exported: ExportedComponent, component: Component, config: PlanConfig, plan: Path) -> PlanDocument:
-        if config.kind is Kind.PORTABLE:
+        if config.kind == Kind.PORTABLE:
             return write_plan(self._store, config, [(model_schema.GRAPH, component.graph.layer)])
         sibling = self._sibling(config)
         parts = splice(

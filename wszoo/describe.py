@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from wszoo.digest import Digest
+from wszoo.errors import WszooError
 from wszoo.schema.model import Value
 from wszoo.store.documents import model_descriptor, plan_descriptors, plan_facts, reachable, read_index, read_model
 from wszoo.weights.tensor import dtype_of
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from wszoo.schema.facts import PlanFacts
     from wszoo.schema.model import Component, ModelConfig, TensorInfo
     from wszoo.schema.oci import Descriptor
+    from wszoo.store.refs import Entry
     from wszoo.store.store import Store
 
 
@@ -166,29 +168,30 @@ class DiffView(msgspec.Struct, frozen=True, kw_only=True):
     plans_only_second: tuple[str, ...]
 
 
-def list_refs(store: Store) -> list[RefView]:
-    """Every ref of a store.
-
-    Raises:
-        IntegrityError: a document is damaged.
-        NotFoundError: a document is missing.
-    """
+def list_refs(store: Store) -> tuple[list[RefView], list[WszooError]]:
+    """Every ref of a store that can be read, and what is wrong with the others."""
     views = []
-    for entry in store.refs.all():
-        shown = show(store, entry.ref)
-        blobs = {each.digest for each in reachable(store, entry.descriptor, entry.held)}
-        views.append(
-            RefView(
-                ref=shown.ref,
-                index_digest=shown.index_digest,
-                family=shown.family,
-                components=tuple(component.name for component in shown.components),
-                targets=tuple(dict.fromkeys(plan.target for plan in shown.plans if plan.held)),
-                weight_bytes=shown.weight_bytes,
-                stored_bytes=sum(store.blobs.size(digest) or 0 for digest in blobs),
-            )
-        )
-    return views
+    entries, damage = store.refs.survey()
+    for entry in entries:
+        try:
+            views.append(_ref(store, entry))
+        except WszooError as error:
+            damage.append(error)
+    return views, damage
+
+
+def _ref(store: Store, entry: Entry) -> RefView:
+    shown = show(store, entry.ref)
+    blobs = {each.digest for each in reachable(store, entry.descriptor, entry.held)}
+    return RefView(
+        ref=shown.ref,
+        index_digest=shown.index_digest,
+        family=shown.family,
+        components=tuple(component.name for component in shown.components),
+        targets=tuple(dict.fromkeys(plan.target for plan in shown.plans if plan.held)),
+        weight_bytes=shown.weight_bytes,
+        stored_bytes=sum(store.blobs.size(digest) or 0 for digest in blobs),
+    )
 
 
 def show(store: Store, ref: Ref) -> ModelView:

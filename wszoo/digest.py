@@ -79,5 +79,5 @@ class Digest(str):
         if actual != self:
             raise IntegrityError(
                 f"{what} is damaged: expected {self}, found {actual}",
-                hint="run 'wszoo verify' and pull it again",
+                hint="run 'wszoo verify --quarantine', then pull or build the model again",
             )

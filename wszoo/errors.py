@@ -102,9 +102,23 @@ class StorageError(WszooError):
 
 
 class RemoteError(WszooError):
-    """A remote could not be reached or answered nonsense."""
+    """A remote could not be reached or answered nonsense.
+
+    Args:
+        message: as for every error.
+        hint: as for every error.
+        retry_after: seconds that the remote asks to be left alone; None when it does not say.
+        permanent: trying this remote again is useless, as when it refuses the credentials.
+    """
 
     exit_code = 9
+
+    def __init__(
+        self, message: str, *, hint: str = "", retry_after: float | None = None, permanent: bool = False
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+        self.permanent = permanent
 
 
 class TrustError(WszooError):

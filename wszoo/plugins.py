@@ -17,7 +17,7 @@ from wszoo import hookspecs
 from wszoo.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
     from wszoo.backends.protocol import Backend
     from wszoo.families.protocol import Family
@@ -28,7 +28,16 @@ BUILTIN = (
     "wszoo.backends.tensorrt_rtx",
     "wszoo.families.onnx",
     "wszoo.remotes.directory",
+    "wszoo.remotes.http",
+    "wszoo.remotes.registry",
+    "wszoo.remotes.s3",
 )
+
+
+# What the protocols ask for, looked at when a plugin is loaded: better then than in the middle of a pull.
+_FAMILY = ("name", "summary", "export", "demo")
+_BACKEND = ("name", "prefix", "kind", "needs_profiles", "runtime", "target", "build", "load")
+_REMOTE = ("name", "schemes", "open")
 
 
 class _Named(Protocol):
@@ -112,26 +121,40 @@ def _load(found: Registry, name: str, package: str, load: Any) -> Plugin:  # noq
             for hook in (manager.hook.wszoo_families, manager.hook.wszoo_backends, manager.hook.wszoo_remotes)
         )
         provides = (
-            *_names(found.families, families, "family"),
-            *_names(found.backends, backends, "backend"),
-            *_names(found.remotes, remotes, "remote"),
+            *_names(found.families, families, "family", _FAMILY),
+            *_names(found.backends, backends, "backend", _BACKEND),
+            *_names(found.remotes, remotes, "remote", _REMOTE),
         )
+        _check_free("target prefix", [each.prefix for each in backends], [b.prefix for b in found.backends.values()])
+        taken = [scheme for kind in found.remotes.values() for scheme in kind.schemes]
+        _check_free("scheme", [scheme for kind in remotes for scheme in kind.schemes], taken)
     except Exception as error:  # noqa: BLE001 - whatever a plugin raises must not take the tool down
         return Plugin(name, package, error=f"{type(error).__name__}: {error}")
-    except SystemExit as error:
-        return Plugin(name, package, error=f"it called sys.exit({error.code!r})")
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - sys.exit, and panics of extension modules
+        return Plugin(name, package, error=f"it ended the program: {type(error).__name__}({str(error)!r})")
     found.families.update({thing.name: thing for thing in families})
     found.backends.update({thing.name: thing for thing in backends})
     found.remotes.update({thing.name: thing for thing in remotes})
     return Plugin(name, package, provides)
 
 
-def _names(table: dict[str, _N], things: Iterable[_N], what: str) -> list[str]:
-    names = [thing.name for thing in things]
-    for name in names:
-        if name in table:
-            raise UsageError(f"another plugin already provides the {what} {name!r}")
+def _names(table: dict[str, _N], things: Iterable[_N], what: str, needed: Sequence[str]) -> list[str]:
+    names = []
+    for thing in things:
+        lacking = [name for name in needed if not hasattr(thing, name)]
+        if lacking:
+            raise UsageError(f"its {what} {type(thing).__name__} has no {', '.join(lacking)}")
+        names.append(thing.name)
+    _check_free(what, names, table)
     return [f"{what} {name}" for name in names]
+
+
+def _check_free(what: str, wanted: Sequence[str], taken: Collection[str]) -> None:
+    for name in wanted:
+        if name in taken or wanted.count(name) > 1:
+            raise UsageError(f"another plugin already provides the {what} {name!r}")
 
 
 def _find(what: str, table: dict[str, _N], name: str, plugins: tuple[Plugin, ...]) -> _N:

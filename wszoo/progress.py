@@ -9,8 +9,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-Advance = "Callable[[int], None]"
-
 
 class Progress(Protocol):
     """Someone who watches."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from wszoo.errors import StorageError
+from wszoo.errors import IntegrityError, NotFoundError, StorageError
 from wszoo.schema import model as model_schema
 from wszoo.schema import plan as plan_schema
 from wszoo.schema.decode import encode
@@ -53,19 +54,21 @@ class Published:
 
 
 def read_published(store: Store, ref: Ref) -> Published:
-    """What a tag points to now; plans that are not held here are left out.
-
-    Raises:
-        IntegrityError: a document is damaged.
-        NotFoundError: a document is missing.
-    """
+    """What a tag points to now, as far as all of it is here: building again mends what is damaged or missing."""
     entry = store.refs.find(ref)
     if entry is None:
         return Published(None, None, ())
-    index = read_index(store, entry.descriptor)
-    held = [each for each in plan_descriptors(index) if entry.held is None or each.digest in entry.held]
-    plans = tuple(read_plan(store, each) for each in held)
-    return Published(entry, read_model(store, model_descriptor(index)), plans)
+    try:
+        index = read_index(store, entry.descriptor)
+        model = read_model(store, model_descriptor(index))
+    except (IntegrityError, NotFoundError):
+        return Published(entry, None, ())
+    plans = []
+    for each in plan_descriptors(index):
+        with suppress(IntegrityError, NotFoundError):
+            plan = read_plan(store, each)
+            plans += [plan] if store.holds(plan.blobs) else []
+    return Published(entry, model if store.holds(model.blobs) else None, tuple(plans))
 
 
 def write_model(store: Store, config: ModelConfig) -> ModelDocument:
@@ -120,6 +123,13 @@ def publish(store: Store, ref: Ref, model: ModelDocument, plans: Sequence[PlanDo
     for _ in range(_ATTEMPTS):
         before = read_published(store, ref)
         merged = {_slot(plan.config): plan for plan in (*_keepable(before, model), *plans)}
+        documents: list[ModelDocument | PlanDocument] = [model, *merged.values()]
+        for document in documents:
+            if not store.holds(document.blobs):  # nothing makes them anew here: the build has to
+                raise StorageError(
+                    f"blobs of {ref.tagged} vanished from {store.layout.root} during the build",
+                    hint="another program deletes there: build again when it has stopped",
+                )
         ordered = sorted(merged.values(), key=lambda plan: _slot(plan.config))
         index = Index(manifests=(model.descriptor, *(plan.descriptor for plan in ordered)))
         descriptor = _put(store, index, INDEX)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wszoo.errors import NotFoundError, StorageError, TrustError
+from wszoo.errors import IncompatibleError, MalformedError, NotFoundError, StorageError, TrustError
 from wszoo.progress import Progress, Silent
 from wszoo.resolver import Candidate, Resolution, resolve
 from wszoo.schema.oci import INDEX, Descriptor
@@ -13,6 +13,7 @@ from wszoo.store.documents import (
     DocumentSource,
     ModelDocument,
     PlanDocument,
+    facts_from_document,
     model_descriptor,
     plan_descriptors,
     plan_facts,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from wszoo.remotes.protocol import Remote
     from wszoo.store.refs import Entry
     from wszoo.store.store import Store
+    from wszoo.transfer import Tuning
 
 _ATTEMPTS = 50  # as many pulls of one tag would have to end in a row for us to give up
 
@@ -118,6 +120,12 @@ def select(
         components=around.components if around.components is not None else sorted(model.config.components),
     )
     plans = {name: read_plan(source, offered[choice.candidate.digest]) for name, choice in resolution.choices.items()}
+    for name, plan in plans.items():
+        if facts_from_document(plan) != resolution.choices[name].candidate.facts:
+            raise MalformedError(
+                f"the index says other things of plan {plan.descriptor.digest} than the plan itself",
+                hint="the publisher's index is wrong: tell them",
+            )
     return Selection(ref=ref.pinned(index.digest), index=index, model=model, plans=plans, resolution=resolution)
 
 
@@ -129,7 +137,15 @@ def select_local(store: Store, ref: Ref, around: Surroundings) -> Selection:
         IncompatibleError: no plan that is here fits; another may be where the model came from.
     """
     entry = store.refs.get(ref)
-    return select(store, ref, entry.descriptor, around, entry.held)
+    try:
+        return select(store, ref, entry.descriptor, around, entry.held)
+    except IncompatibleError as error:
+        if entry.held is None:
+            raise
+        raise IncompatibleError(
+            f"{error.message}\nThe model has other plans, which were not pulled.",
+            hint=f"pull one that fits: wszoo pull {ref.tagged} --from REMOTE",
+        ) from error
 
 
 def pull(
@@ -140,6 +156,8 @@ def pull(
     *,
     dry_run: bool = False,
     progress: Progress | None = None,
+    mirrors: Sequence[Remote] = (),
+    tuning: Tuning | None = None,
 ) -> PullReport:
     """Fetch a model and the plans that fit into a store.
 
@@ -150,18 +168,21 @@ def pull(
         around: what to choose plans for.
         dry_run: only report.
         progress: where to report.
+        mirrors: where else its blobs may be had; what the ref points to is asked of ``remote`` alone.
+        tuning: how hard to try; None for the default.
 
     Raises:
         TrustError: nothing vouches for the remote.
         NotFoundError: the remote has no such ref, or not all of its blobs.
         IncompatibleError: a component has no plan that fits.
         IntegrityError: bytes are not what their digest says.
+        RemoteError: the remote and its mirrors failed again and again.
         StorageError: the disk is full or refuses.
     """
     index = remote.resolve(ref)
     _check_trust(remote, ref)
     _check_pin(ref, index, remote)
-    documents = RemoteDocuments(remote)
+    documents = RemoteDocuments(remote, tuple(mirrors), tuning)
     bare = Descriptor(media_type=INDEX, digest=index.digest, size=index.size)
     selection = select(documents, ref, bare, around)
     wanted = list(_needed(selection))
@@ -171,7 +192,15 @@ def pull(
         lacking = missing(store, wanted)
         for data in documents.read_before.values():
             store.blobs.put(data)
-        fetch(remote, store, missing(store, lacking), progress or Silent(), f"fetch {ref.tagged}")
+        fetch(
+            remote,
+            store,
+            missing(store, lacking),
+            progress or Silent(),
+            f"fetch {ref.tagged}",
+            mirrors=mirrors,
+            tuning=tuning,
+        )
         _remember(store, ref, selection)
     return PullReport(selection=selection, fetched=tuple(lacking))
 

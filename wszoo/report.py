@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
-from wszoo.sizes import human, share
+from wszoo.text import human, share
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

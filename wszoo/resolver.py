@@ -201,7 +201,7 @@ def _choice(component: str, survey: _Survey) -> Choice:
     taken = survey.taken[component]
     refused = [finding for finding in survey.findings[component] if finding.stage in _NEAR_MISS]
     reason = taken.reason
-    if taken.candidate.facts.kind is Kind.PORTABLE and survey.situation.gpu is not None and refused:
+    if taken.candidate.facts.kind == Kind.PORTABLE and survey.situation.gpu is not None and refused:
         reason += f"; the nearest better plan, {refused[0].candidate}, does not run here: {refused[0].reason}"
     return Choice(
         component=component, candidate=taken.candidate, device=taken.device, runtime=taken.runtime, reason=reason
@@ -243,7 +243,7 @@ def _hint(survey: _Survey, missing: Sequence[str]) -> str:
     hints = [f"nearest is {nearest.candidate}: {nearest.reason}"]
     if survey.situation.gpu is not None and nearest.stage is Stage.GPU:
         hints.append(f"a plan for this GPU is built with --target {_target_for(survey.situation.gpu)}")
-    if all(finding.candidate.facts.kind is not Kind.PORTABLE for finding in found):
+    if all(finding.candidate.facts.kind != Kind.PORTABLE for finding in found):
         hints.append("a plan that runs on any machine is built with --target portable")
     return "; ".join(hints)
 

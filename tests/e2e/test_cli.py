@@ -259,4 +259,4 @@ def test_completion_offers_verbs(tmp_path):
     }
     script = Path(sys.executable).parent / "wszoo"
     done = subprocess.run([script], capture_output=True, text=True, env=environment, check=False)
-    assert done.stdout.split() == ["plain,pull"]
+    assert done.stdout.split() == ["plain,pull", "plain,push"]

@@ -17,6 +17,12 @@ class Family:
     name = "{name}"
     summary = "a family"
 
+    def export(self, request):
+        return None
+
+    def demo(self, model, arguments, progress):
+        return None
+
 @hookimpl
 def wszoo_families():
     return [Family()]
@@ -85,14 +91,14 @@ BROKEN = {
     ),
     "syntax": ("def (", "SyntaxError"),
     "raises": ("raise RuntimeError('no GPU')", "RuntimeError: no GPU"),
-    "exits": ("import sys; sys.exit('no licence')", "sys.exit('no licence')"),
+    "exits": ("import sys; sys.exit('no licence')", "SystemExit('no licence')"),
     "misspelt": (MISSPELT, "wszoo_familys"),
     "hook_raises": (
         FAMILY.format(name="x").replace("return [Family()]", "raise ValueError('later')"),
         "ValueError: later",
     ),
     "no_list": (FAMILY.format(name="x").replace("return [Family()]", "return Family()"), "TypeError"),
-    "nameless": (FAMILY.format(name="x").replace('name = "x"', "pass"), "AttributeError"),
+    "nameless": (FAMILY.format(name="x").replace('name = "x"', "pass"), "has no name"),
     "arguments": (FAMILY.format(name="x").replace("wszoo_families()", "wszoo_families(gpu)"), "gpu"),
 }
 

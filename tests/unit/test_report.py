@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import msgspec
 import pytest
@@ -8,7 +8,7 @@ import pytest
 from wszoo.describe import ModelView, PlanView
 from wszoo.digest import Digest
 from wszoo.report import chart, page, totals
-from wszoo.sizes import human, share
+from wszoo.text import human, share
 
 ROW = PlanView(
     component="unet",
@@ -50,7 +50,7 @@ def test_layers_that_plans_share_count_once() -> None:
 
 
 def test_the_chart_is_xml_with_a_pair_of_bars_for_each_target() -> None:
-    root = ElementTree.fromstring(chart(VIEW))
+    root = ET.fromstring(chart(VIEW))
     texts = [node.text for node in root.iter("{http://www.w3.org/2000/svg}text")]
     for label in ("2 full engines", "rtx-sm89, full", "rtx-sm89, shipped", "rtx-sm86, shipped"):
         assert label in texts
@@ -58,7 +58,7 @@ def test_the_chart_is_xml_with_a_pair_of_bars_for_each_target() -> None:
 
 
 def test_bars_are_drawn_to_one_scale() -> None:
-    bars = [float(rect.get("width") or 0) for rect in ElementTree.fromstring(chart(VIEW)).iter() if "rect" in rect.tag]
+    bars = [float(rect.get("width") or 0) for rect in ET.fromstring(chart(VIEW)).iter() if "rect" in rect.tag]
     assert bars[0] == pytest.approx(bars[3] * 2, rel=1e-3)
 
 
@@ -69,7 +69,7 @@ def test_hostile_names_are_text_everywhere() -> None:
     for made in (chart(view), page(view)):
         assert "<script" not in made
         assert "&lt;script&gt;" in made
-    ElementTree.fromstring(chart(view))
+    ET.fromstring(chart(view))
 
 
 def test_the_page_asks_nobody_for_anything() -> None:
@@ -79,7 +79,7 @@ def test_the_page_asks_nobody_for_anything() -> None:
 
 
 def test_a_model_without_plans_has_a_report_too() -> None:
-    ElementTree.fromstring(chart(msgspec.structs.replace(VIEW, plans=())))
+    ET.fromstring(chart(msgspec.structs.replace(VIEW, plans=())))
 
 
 def test_sizes_have_three_digits() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import onnx
 
 from wszoo.errors import BuildError, MalformedError
-from wszoo.weights.graph import LOCATION, external_initializers
+from wszoo.weights.graph import LOCATION, PROTOBUF_LIMIT, external_initializers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -19,10 +19,8 @@ if TYPE_CHECKING:
     from wszoo.weights.graph import Graph
     from wszoo.weights.tensor import Tensor
 
-_PROTOBUF_LIMIT = (1 << 31) - 1
 
-
-def split(graph: Graph, *, limit: int = _PROTOBUF_LIMIT) -> tuple[bytes, tuple[Tensor, ...]]:
+def split(graph: Graph, *, limit: int = PROTOBUF_LIMIT) -> tuple[bytes, tuple[Tensor, ...]]:
     """Separate the weights that can be supplied by name from those that cannot.
 
     Every reference to external data is checked: none may reach the file system from a graph that came from elsewhere.

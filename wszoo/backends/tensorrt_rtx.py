@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from wszoo.backends.trt_backend import TensorRTBackend, machine_arch
+from wszoo.backends.trt_backend import TensorRTBackend
 from wszoo.errors import BuildError, UsageError
+from wszoo.gpu.machine import architecture
 from wszoo.hookspecs import hookimpl
 from wszoo.names import capability_key, compute_capability, sm_name
 from wszoo.schema.plan import Kind, Target
@@ -56,7 +57,7 @@ class TensorRTRTXBackend(TensorRTBackend):
             backend=self.name,
             version=version,
             compute_capabilities=spec.compute_capabilities,
-            arch=machine_arch(),
+            arch=architecture(),
         )
 
     def configure(self, trt: Any, config: Any, target: Target) -> None:  # noqa: ANN401 - the module is untyped

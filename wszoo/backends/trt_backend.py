@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from wszoo.backends.trt_engine import TrtEngine
     from wszoo.names import TargetSpec
     from wszoo.schema.plan import Kind, Target
-
-_ARCH = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
 class TensorRTBackend(ABC):
@@ -102,9 +99,3 @@ class TensorRTBackend(ABC):
         if not version:
             raise MissingExtraError(self.name, self.extra, purpose)
         return version
-
-
-def machine_arch() -> str:
-    """``x86_64`` or ``aarch64``, whichever way this operating system spells it."""
-    name = platform.machine().lower()
-    return _ARCH.get(name, name)

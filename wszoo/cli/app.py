@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from wszoo.errors import WszooError
+from wszoo.errors import UsageError, WszooError
 from wszoo.version import __version__
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ VERBS = {
     "show": ("looking", "Show a model: plans, sizes, what is shared."),
     "diff": ("looking", "Show what two models share."),
     "report": ("looking", "Write a model's sizes as a page or a picture."),
+    "push": ("remoting", "Copy a model to a remote."),
+    "serve": ("remoting", "Serve the store over HTTP, read only."),
+    "remote": ("remoting", "Give remotes names: add, list, remove."),
     "tag": ("keeping", "Give a model a second name."),
     "verify": ("keeping", "Hash everything again and name what is damaged."),
     "gc": ("keeping", "Delete what no model needs."),
@@ -82,7 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = app.main(words, prog_name="wszoo", standalone_mode=False)
+        color = False if os.environ.get("NO_COLOR") else None
+        code = app.main(words, prog_name="wszoo", standalone_mode=False, color=color)
     except WszooError as error:
         sys.exit(_fail(error, words))
     except click.exceptions.Exit as error:
@@ -91,14 +96,19 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         click.echo("interrupted; what was fetched or built so far is kept where it can be used again", err=True)
         sys.exit(INTERRUPTED)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        sys.exit(_fail(_usage(error), words))
     except BrokenPipeError:
         sys.stderr.close()  # the reader went away, as in 'wszoo list | head'
         sys.exit(0)
     except Exception as error:  # noqa: BLE001 - the last line of defence, for a message instead of a traceback
         sys.exit(_defect(error, words))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage(error: click.ClickException) -> UsageError:
+    context = getattr(error, "ctx", None)
+    where = context.command_path if context is not None else "wszoo"
+    return UsageError(error.format_message(), hint=f"see '{where} --help'")
 
 
 def _fail(error: WszooError, words: Sequence[str]) -> int:

@@ -7,7 +7,7 @@ import click
 from wszoo.cli.common import Session, common_options, pairs
 from wszoo.cli.looking import print_model
 from wszoo.cli.output import hint, print_json
-from wszoo.sizes import human
+from wszoo.text import human
 
 
 @click.command("build")

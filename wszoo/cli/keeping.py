@@ -6,14 +6,15 @@ import click
 
 from wszoo.cli.common import Session, common_options
 from wszoo.cli.output import hint, print_json, print_table
-from wszoo.sizes import human
+from wszoo.text import human
 
 DAMAGED = 4
 
 
 @click.command("verify")
+@click.option("--quarantine", is_flag=True, help="Put damaged files aside, so that pull and build replace them.")
 @common_options
-def verify_command(session: Session) -> int:
+def verify_command(session: Session, *, quarantine: bool) -> int:
     """Hash every blob and assembled plan again, follow every model, and name what is damaged or missing.
 
     Exits with 4 when anything is.
@@ -23,7 +24,7 @@ def verify_command(session: Session) -> int:
       wszoo verify --store /srv/zoo
     """
     zoo = session.zoo()
-    report = zoo.verify()
+    report = zoo.verify(quarantine=quarantine)
     if session.as_json:
         print_json({"checked": report.checked, "checked_bytes": report.checked_bytes, "problems": report.problems})
     else:
@@ -32,13 +33,17 @@ def verify_command(session: Session) -> int:
             print_table(["problem", "file", "needed by", "detail"], rows)
         hint(f"{report.checked} files, {human(report.checked_bytes)}: {len(report.problems)} problems")
         if report.problems:
-            hint("delete the damaged files, then pull or build those models again")
+            hint(
+                "put aside; now pull or build those models again"
+                if quarantine
+                else "run it again with --quarantine, then pull or build those models again"
+            )
     return DAMAGED if report.problems else 0
 
 
 @click.command("gc")
 @click.option("--dry-run", is_flag=True, help="Tell what would be deleted.")
-@click.option("--grace", type=float, metavar="SECONDS", help="Keep what is younger.  [default: 3600]")
+@click.option("--grace", type=click.FloatRange(min=0), metavar="SECONDS", help="Keep what is younger.  [default: 3600]")
 @common_options
 def gc_command(session: Session, *, dry_run: bool, grace: float | None) -> None:
     """Delete blobs that no model needs; safe beside running pulls and builds.

@@ -1,4 +1,4 @@
-"""``list``, ``show``, ``diff`` and ``export``: what stands in the store."""
+"""``list``, ``show``, ``diff`` and ``report``: what stands in the store."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from wszoo.cli.common import Session, common_options
-from wszoo.cli.output import hint, print_facts, print_json, print_table
-from wszoo.sizes import human, share
+from wszoo.cli.output import echo, hint, print_facts, print_json, print_table
+from wszoo.text import human, printable, share
 
 if TYPE_CHECKING:
     from wszoo.describe import DiffView, ModelView, SharingView
@@ -27,7 +27,9 @@ def list_command(session: Session) -> None:
     from wszoo.describe import list_refs
 
     zoo = session.zoo()
-    views = list_refs(zoo.store)
+    views, damage = list_refs(zoo.store)
+    for error in damage:
+        hint(f"warning: {error.message}; see 'wszoo verify'")
     if session.as_json:
         print_json(views)
     elif not views:
@@ -68,7 +70,7 @@ def show_command(session: Session, *, ref: str, asset: str | None) -> None:
     zoo = session.zoo()
     view = show(zoo.store, Ref.parse(ref))
     if asset is not None:
-        click.echo(zoo.asset(ref, asset), nl=False)
+        _print_asset(session, asset, zoo.asset(ref, asset))
     elif session.as_json:
         print_json(view)
     else:
@@ -130,6 +132,15 @@ def diff_command(session: Session, *, first: str, second: str) -> None:
         _print_diff(view)
 
 
+def _print_asset(session: Session, name: str, data: bytes) -> None:
+    if session.as_json:
+        from base64 import b64encode
+
+        print_json({"name": name, "size": len(data), "base64": b64encode(data).decode()})
+    else:
+        click.echo(data, nl=False)
+
+
 def print_model(view: ModelView) -> None:
     """A model as a person wants to see it."""
     print_facts(
@@ -143,14 +154,15 @@ def print_model(view: ModelView) -> None:
         ]
     )
     for component in view.components:
-        click.echo()
-        click.echo(
-            click.style(component.name, bold=True) + f"  {component.tensors} tensors, {human(component.weight_bytes)}"
+        echo()
+        echo(
+            click.style(printable(component.name), bold=True)
+            + f"  {component.tensors} tensors, {human(component.weight_bytes)}"
         )
         for arrow, values in (("in", component.inputs), ("out", component.outputs)):
             for value in values:
-                click.echo(f"  {arrow:<4}{_value(value)}")
-    click.echo()
+                echo(f"  {arrow:<4}{_value(value)}")
+    echo()
     print_table(
         ["component", "target", "built with", "full engine", "shipped", "of full", "shared", "here"],
         [
@@ -174,28 +186,28 @@ def _print_saving(view: ModelView) -> None:
     from wszoo.report import totals
 
     total = totals(view)
-    click.echo()
-    click.echo(
+    echo()
+    echo(
         f"{len(view.plans)} full engines: {human(total.full)}.  Weights once and {len(view.plans)} plans: "
         f"{human(total.stored)} ({share(total.stored, total.full)})."
     )
 
 
 def _value(value: Value) -> str:
-    return f"{value.name}: {value.dtype}[{', '.join(map(str, value.shape))}]"
+    return printable(f"{value.name}: {value.dtype}[{', '.join(map(str, value.shape))}]")
 
 
 def _print_diff(view: DiffView) -> None:
-    click.echo(f"first   {view.first}\nsecond  {view.second}\n")
+    echo(f"first   {view.first}\nsecond  {view.second}\n")
     if view.same_model:
-        click.echo("The two are one model: the same graphs and weights.")
+        echo("The two are one model: the same graphs and weights.")
     print_table(
         ["component", "shared", "only first", "only second", "tensors changed"],
         [_sharing_row(part, part.name) for part in view.components] + [_sharing_row(view.total, "together")],
     )
     for title, plans in (("only first", view.plans_only_first), ("only second", view.plans_only_second)):
         for plan in plans:
-            click.echo(f"plan {title}: {plan}")
+            echo(f"plan {title}: {printable(plan)}")
 
 
 def _sharing_row(part: SharingView, name: str) -> list[str]:

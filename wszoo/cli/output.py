@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 from typing import TYPE_CHECKING
 
 import click
+
+from wszoo.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -15,16 +18,21 @@ if TYPE_CHECKING:
     from wszoo.errors import WszooError
 
 
+def echo(text: str = "", *, err: bool = False) -> None:
+    """Print text that wszoo composed: stripped of colours for ``NO_COLOR``, and where nobody watches."""
+    click.echo(text, err=err, color=False if os.environ.get("NO_COLOR") else None)
+
+
 def print_json(value: object) -> None:
     """One JSON document on stdout."""
     from wszoo.schema.decode import to_builtins
 
-    click.echo(json.dumps(to_builtins(value), indent=2, ensure_ascii=False))
+    echo(json.dumps(to_builtins(value), indent=2, ensure_ascii=False))
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Aligned columns on stdout: text to the left, what looks like a number to the right."""
-    table = [list(headings), *(list(row) for row in rows)]
+    table = [list(headings), *([printable(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(headings))]
     numeric = [all(_is_number(row[column]) for row in table[1:]) for column in range(len(headings))]
     for number, row in enumerate(table):
@@ -33,7 +41,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
             for cell, width, right in zip(row, widths, numeric, strict=True)
         ]
         line = "  ".join(cells).rstrip()
-        click.echo(click.style(line, bold=True) if number == 0 else line)
+        echo(click.style(line, bold=True) if number == 0 else line)
 
 
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:
@@ -41,12 +49,12 @@ def print_facts(facts: Iterable[tuple[str, str]]) -> None:
     shown = [(name, value) for name, value in facts if value]
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
-        click.echo(f"{name.ljust(width)}  {value}")
+        echo(f"{name.ljust(width)}  {printable(value)}")
 
 
 def hint(text: str) -> None:
     """A line for people on stderr."""
-    click.echo(text, err=True)
+    echo(printable(text), err=True)
 
 
 def print_error(error: WszooError, *, as_json: bool, debug: bool) -> None:
@@ -60,10 +68,15 @@ def print_error(error: WszooError, *, as_json: bool, debug: bool) -> None:
             "hint": error.hint,
             "exit_code": error.exit_code,
         }
-        click.echo(json.dumps({"error": facts}, indent=2, ensure_ascii=False))
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {error.message}", err=True)
+        echo(json.dumps({"error": facts}, indent=2, ensure_ascii=False))
+    echo(f"{click.style('error:', fg='red', bold=True)} {_lines(error.message)}", err=True)
     if error.hint:
-        click.echo(f"{click.style(' hint:', fg='cyan')} {error.hint}", err=True)
+        echo(f"{click.style(' hint:', fg='cyan')} {_lines(error.hint)}", err=True)
+
+
+def _lines(text: str) -> str:
+    """Messages may have several lines, and name things from outside."""
+    return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def _is_number(cell: str) -> bool:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from wszoo.cli.output import hint
-from wszoo.sizes import human
+from wszoo.text import human
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from wszoo.cli.common import Session, common_options, gpu_option
-from wszoo.cli.output import hint, print_facts, print_json, print_table
-from wszoo.sizes import human, share
+from wszoo.cli.output import echo, hint, print_facts, print_json, print_table
+from wszoo.text import human, printable, share
 
 if TYPE_CHECKING:
     from wszoo.api import Model
@@ -51,7 +51,7 @@ def pull_command(
         report = zoo.plan_pull(ref, gpu=gpu, source=remote, components=chosen)
         _print_dry_run(report, as_json=session.as_json)
         return
-    model = zoo.pull(ref, gpu=gpu, source=remote, components=chosen)
+    model = zoo.pull(ref, gpu=gpu, source=remote, components=chosen, offline=offline or dry_run)
     engines = {} if no_assemble or dry_run else {name: model[name].assemble() for name in model.components}
     if session.as_json:
         print_json(_pulled(model, {name: str(path) for name, path in engines.items() if path}))
@@ -61,7 +61,7 @@ def pull_command(
     for name, path in engines.items():
         if path is not None:
             facts = model[name].facts
-            click.echo(f"{name}: assembled {human(facts.engine_bytes)}, {facts.engine_digest} as built: {path}")
+            echo(f"{name}: assembled {human(facts.engine_bytes)}, {facts.engine_digest} as built: {path}")
 
 
 @click.command("resolve")
@@ -86,13 +86,13 @@ def resolve_command(
     if source is not None:
         selection = zoo.plan_pull(ref, gpu=gpu, source=source, components=chosen).selection
     else:
-        selection = zoo.pull(ref, gpu=gpu, components=chosen).selection
+        selection = zoo.pull(ref, gpu=gpu, components=chosen, offline=True).selection
     if session.as_json:
         print_json(_resolved(selection))
         return
     _print_choices(selection.resolution)
     if explain:
-        click.echo()
+        echo()
         print_table(
             ["component", "target", "plan", "verdict", "reason"],
             [
@@ -124,22 +124,23 @@ def run_command(session: Session, *, ref: str, arguments: tuple[str, ...], gpu: 
       wszoo run digits-cnn --help
     """
     if ref in {"-h", "--help"}:
-        click.echo(click.get_current_context().get_help())
+        echo(click.get_current_context().get_help())
         return
     zoo = session.zoo()
     result = zoo.pull(ref, gpu=gpu, source=source).demo(arguments)
     if session.as_json:
         print_json(dict(result.values))
     else:
-        click.echo(result.text)
+        echo(result.text)
 
 
 def _print_choices(resolution: Resolution) -> None:
     for name, choice in resolution.choices.items():
         facts = choice.candidate.facts
-        click.echo(
-            f"{name}: {facts.target.name}, {human(facts.plan_bytes)} for a plan of {human(facts.engine_bytes)} "
-            f"({share(facts.plan_bytes, facts.engine_bytes)}); {choice.reason}"
+        echo(
+            f"{printable(f'{name}: {facts.target.name}')}, "
+            f"{human(facts.plan_bytes)} for a plan of {human(facts.engine_bytes)} "
+            f"({share(facts.plan_bytes, facts.engine_bytes)}); {printable(choice.reason)}"
         )
 
 
@@ -151,7 +152,7 @@ def _print_dry_run(report: PullReport, *, as_json: bool) -> None:
         return
     _print_choices(report.selection.resolution)
     for each in report.fetched:
-        click.echo(f"{each.digest}  {human(each.size):>8}  {each.media_type}")
+        echo(f"{each.digest}  {human(each.size):>8}  {each.media_type}")
     print_facts([("would fetch", f"{human(report.fetched_bytes)} in {len(report.fetched)} blobs")])
 
 

@@ -8,8 +8,8 @@ import sys
 import click
 
 from wszoo.cli.common import Session, common_options
-from wszoo.cli.output import print_facts, print_json, print_table
-from wszoo.sizes import human
+from wszoo.cli.output import echo, print_facts, print_json, print_table
+from wszoo.text import human
 from wszoo.version import __version__
 
 
@@ -50,7 +50,7 @@ def doctor_command(session: Session) -> None:
         ]
     )
     if not installed:
-        click.echo('nothing here can run a plan: pip install "wszoo[ort]"')
+        echo('nothing here can run a plan: pip install "wszoo[ort]"')
 
 
 @click.command("plugins")
@@ -90,4 +90,4 @@ def completion_command(shell: str) -> None:
 
     kind = get_completion_class(shell)
     assert kind is not None
-    click.echo(kind(app, {}, "wszoo", "_WSZOO_COMPLETE").source())
+    echo(kind(app, {}, "wszoo", "_WSZOO_COMPLETE").source())

@@ -98,24 +98,11 @@ def decompress(data: Buffer, *, size: int, dictionary: Buffer | None = None) -> 
         decoded = decoder.decompress(frame, read_across_frames=False, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise MalformedError(f"a zstd frame of {len(frame):,} bytes cannot be decoded: {error}") from error
+    except MemoryError as error:
+        raise LimitError(f"a zstd frame declares {size:,} bytes, more than this machine has memory for") from error
     if len(decoded) != size:
         raise MalformedError(f"a zstd frame decodes to {len(decoded):,} bytes, not the {size:,} expected")
     return decoded
-
-
-def decompress_into(data: Buffer, out: memoryview) -> None:
-    """Decode one frame into ``out``, which it must fill exactly.
-
-    Args:
-        data: the frame, and nothing after it.
-        out: writable, contiguous; its byte length is the expected decoded size.
-
-    Raises:
-        MalformedError: as for :func:`decompress`.
-        LimitError: as for :func:`decompress`.
-    """
-    target = out.cast("B")
-    target[:] = decompress(data, size=len(target))
 
 
 def _check(frame: memoryview, size: int, known: int) -> None:

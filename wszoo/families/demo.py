@@ -18,8 +18,9 @@ from wszoo.families.arrays import (
     random_array,
 )
 from wszoo.families.protocol import DemoResult
-from wszoo.families.reports import accuracy, best_classes, describe, labels_from_asset, printable
+from wszoo.families.reports import accuracy, best_classes, describe, labels_from_asset
 from wszoo.families.terminal_image import images_from_array, render, wants_colour
+from wszoo.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wszoo.errors import LimitError, MalformedError
+from wszoo.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,11 +16,6 @@ if TYPE_CHECKING:
 
 MAX_LABELS = 200_000
 _BAR = 20
-
-
-def printable(text: str) -> str:
-    """Text from a remote with everything that could steer a terminal replaced by ``?``."""
-    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def describe(name: str, array: NDArray[Any]) -> tuple[dict[str, object], str]:

@@ -54,11 +54,11 @@ def fit_gpu(target: Target, gpu: Gpu) -> Tier | str:
     same_product = bool(target.sku) and product_key(target.sku) == product_key(gpu.name)
     if same_product and (listed or open_to_all):
         return Tier.EXACT_SKU
-    if target.backend in _CLASSIC and target.hardware_compatibility is HardwareCompatibility.AMPERE_PLUS:
+    if target.backend in _CLASSIC and target.hardware_compatibility == HardwareCompatibility.AMPERE_PLUS:
         return _fit_ampere_plus(gpu)
     if not listed and (not open_to_all or target.backend in {*_CLASSIC, RTX}):
         return f"built for {_built_for(target)}, this GPU has {gpu.compute_capability}"
-    if target.backend in _CLASSIC and target.hardware_compatibility is HardwareCompatibility.SAME_COMPUTE_CAPABILITY:
+    if target.backend in _CLASSIC and target.hardware_compatibility == HardwareCompatibility.SAME_COMPUTE_CAPABILITY:
         return Tier.SAME_COMPUTE_CAPABILITY
     if target.sku:
         return f"built for {target.sku} alone, this GPU is {gpu.name}"

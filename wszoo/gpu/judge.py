@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from wszoo.gpu.fit import Tier, fit_gpu, fit_platform, fit_runtime, needed, version_key
 from wszoo.gpu.request import How
-from wszoo.schema.plan import Kind
+from wszoo.schema.plan import HardwareCompatibility, Kind
 
 if TYPE_CHECKING:
     from wszoo.digest import Digest
@@ -111,16 +111,18 @@ def judge(plan: Candidate, situation: Situation) -> Finding:
 
 
 def _option_problem(facts: PlanFacts, situation: Situation) -> str:
+    if facts.kind not in set(Kind) or facts.target.hardware_compatibility not in set(HardwareCompatibility):
+        return f"of kind {facts.kind}/{facts.target.hardware_compatibility}, which needs a later wszoo"
     if situation.backend not in {None, facts.target.backend}:
         return f"its backend is {facts.target.backend}, {situation.backend} was asked for"
-    needs_profile = facts.kind is not Kind.PORTABLE and facts.profiles
+    needs_profile = facts.kind != Kind.PORTABLE and facts.profiles
     if needs_profile and situation.profile is not None and situation.profile not in facts.profiles:
         return f"its profiles are {', '.join(facts.profiles)}; {situation.profile} was asked for"
     return ""
 
 
 def _gpu_problem(facts: PlanFacts, situation: Situation) -> str:
-    if facts.kind is Kind.PORTABLE:
+    if facts.kind == Kind.PORTABLE:
         return ""
     if situation.gpu is None:
         return f"needs a GPU: {_why_no_gpu(situation)}"
@@ -148,7 +150,7 @@ _CHECKS = (
 
 def _tier(facts: PlanFacts, situation: Situation) -> Tier:
     """The tier by hardware alone, of a plan that passed the checks."""
-    if facts.kind is not Kind.PORTABLE and situation.gpu is not None:
+    if facts.kind != Kind.PORTABLE and situation.gpu is not None:
         tier = fit_gpu(facts.target, situation.gpu)
         assert isinstance(tier, Tier)
         return tier

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import platform
 import re
 from dataclasses import dataclass
 
 _VENDOR = re.compile(r"\bnvidia\b|\(tm\)|\(r\)")
+_ARCHITECTURES = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}
 _NOT_WORD = re.compile(r"[^a-z0-9]+")
 
 
@@ -66,6 +68,12 @@ class Runtime:
     backend: str
     version: str
     devices: tuple[str, ...] = ()
+
+
+def architecture() -> str:
+    """This machine's processor architecture: ``x86_64`` or ``aarch64``, whichever way its system spells it."""
+    name = platform.machine().lower()
+    return _ARCHITECTURES.get(name, name)
 
 
 def product_key(name: str) -> str:

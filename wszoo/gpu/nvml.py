@@ -11,12 +11,10 @@ import platform
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from wszoo.gpu.machine import Gpu, Machine
+from wszoo.gpu.machine import Gpu, Machine, architecture
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-_ARCHITECTURES = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}
 
 # FP32 cores of one multiprocessor, from the CUDA programming guide's table of compute capabilities. NVML tells cores
 # only (H200: 16896, 132 multiprocessors); its nvmlDeviceGetAttributes_v2 answers for MIG slices alone.
@@ -35,8 +33,7 @@ _PROBLEMS = {
 
 def detect() -> Machine:
     """The facts of this machine. Never raises: what is wrong stands in :attr:`Machine.problem`."""
-    system = platform.machine().lower()
-    machine = Machine(os=platform.system().lower(), arch=_ARCHITECTURES.get(system, system))
+    machine = Machine(os=platform.system().lower(), arch=architecture())
     try:
         nvml: Any = importlib.import_module("pynvml")
     except ImportError:

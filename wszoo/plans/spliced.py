@@ -90,14 +90,24 @@ def splice(
                 hint="this is a defect in wszoo: please report it with the model's graph",
             )
     new_base = pack_base(body) if base is None and len(body) <= MAX_BASE else None
+    layer = pack(body, base if new_base is None else body)
+    _check_readable(layer, label)
     return Spliced(
         base=new_base,
-        layer=pack(body, base if new_base is None else body),
+        layer=layer,
         body=body,
         engine_digest=engine_digest,
         engine_bytes=len(data),
         residual_bytes=len(program.literals),
     )
+
+
+def _check_readable(layer: bytes, label: str) -> None:
+    if len(layer) > MAX_LAYER:
+        raise BuildError(
+            f"without its weights the plan of {label} still has {len(layer)} bytes; up to {MAX_LAYER} can be read",
+            hint="the builder stores these weights in a form that splice does not know: please report the model",
+        )
 
 
 def unsplice(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from wszoo.store.store import Store
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from wszoo.digest import Digest
     from wszoo.names import Ref
     from wszoo.remotes.protocol import Remote, RemoteType
     from wszoo.schema.oci import Descriptor
@@ -21,10 +24,10 @@ _PIECE = 4 << 20
 
 
 class DirectoryRemote:
-    """One folder. It is only read.
+    """One folder. Reading changes nothing in it; pushing makes it a store, with everything that a store promises.
 
     Args:
-        root: the folder that holds ``oci-layout``.
+        root: the folder that holds ``oci-layout``, or an empty one to push to.
     """
 
     trusted = True  # who names a folder on the command line vouches for it; see docs/adr
@@ -32,6 +35,9 @@ class DirectoryRemote:
     def __init__(self, root: Path) -> None:
         self.url = str(root)
         self._store = Store(root)
+        self._pushing = ExitStack()
+        self._leased = False
+        self._lock = threading.Lock()
 
     def resolve(self, ref: Ref) -> Descriptor:
         """See :class:`wszoo.remotes.protocol.Remote`."""
@@ -41,13 +47,14 @@ class DirectoryRemote:
         """See :class:`wszoo.remotes.protocol.Remote`."""
         return [entry.ref for entry in self._store.refs.all()]
 
-    def open(self, descriptor: Descriptor, offset: int = 0) -> Iterator[bytes]:
+    def open(self, descriptor: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         """See :class:`wszoo.remotes.protocol.Remote`."""
-        path = self._store.blobs.path(descriptor.digest)
+        path, left = self._store.blobs.path(descriptor.digest), length
         try:
             with path.open("rb") as file:
                 file.seek(offset)
-                while piece := file.read(_PIECE):
+                while piece := file.read(_PIECE if left is None else min(left, _PIECE)):
+                    left = None if left is None else left - len(piece)
                     yield piece
         except OSError as error:
             if error.errno == errno.ENOENT:
@@ -56,6 +63,31 @@ class DirectoryRemote:
                     hint="that store is incomplete: run 'wszoo verify' on it",
                 ) from error
             raise RemoteError(f"cannot read {path}: {error.strerror}") from error
+
+    def missing(self, ref: Ref, descriptors: Sequence[Descriptor]) -> list[Descriptor]:  # noqa: ARG002 - one for all refs
+        """See :class:`wszoo.remotes.protocol.WritableRemote`. What is there starts its age anew."""
+        blobs = self._store.blobs
+        return [each for each in descriptors if not blobs.hold(each.digest) or blobs.size(each.digest) != each.size]
+
+    def put(self, ref: Ref, descriptor: Descriptor, path: Path) -> None:  # noqa: ARG002
+        """See :class:`wszoo.remotes.protocol.WritableRemote`. Until the tag a gc over there keeps away."""
+        with self._lock:
+            if not self._leased:
+                self._pushing.enter_context(self._store.lease())
+                self._leased = True
+        with self._store.blobs.writer(descriptor.digest) as writer, path.open("rb") as file:
+            while piece := file.read(_PIECE):
+                writer.write(piece)
+
+    def tag(self, ref: Ref, index: Descriptor, data: bytes, expected: Digest | None) -> bool:
+        """See :class:`wszoo.remotes.protocol.WritableRemote`. A true compare-and-swap."""
+        with self._pushing, self._lock:
+            self._leased = False
+            entry = self._store.refs.find(ref.unpinned)
+            if (entry.descriptor.digest if entry else None) != expected:
+                return False
+            self._store.blobs.put(data)
+            return self._store.refs.swap(ref, index, held=None, expected=entry)
 
 
 class DirectoryType:

@@ -11,7 +11,7 @@ from wszoo.digest import Digest
 from wszoo.errors import MalformedError
 from wszoo.schema.decode import decode, encode
 from wszoo.schema.oci import Descriptor, Size
-from wszoo.schema.plan import Kind, PlanConfig, Target
+from wszoo.schema.plan import PlanConfig, Target
 
 PREFIX = "org.wszoo."
 _PLAN = PREFIX + "plan"
@@ -35,7 +35,7 @@ class PlanFacts(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     component: str
-    kind: Kind
+    kind: str
     target: Target
     profiles: tuple[str, ...] = ()
     engine_digest: Digest

@@ -43,7 +43,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         sku: the one GPU product it is for; empty means any of that compute capability.
         os: ``linux``, ``windows``; empty means any.
         arch: ``x86_64``, ``aarch64``; empty means any.
-        hardware_compatibility: TensorRT's level.
+        hardware_compatibility: TensorRT's level: a :class:`HardwareCompatibility`, or one that a later wszoo knows.
         version_compatible: later runtimes of the same major version may run it.
     """
 
@@ -54,7 +54,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     sku: str = ""
     os: str = ""
     arch: str = ""
-    hardware_compatibility: HardwareCompatibility = HardwareCompatibility.NONE
+    hardware_compatibility: str = HardwareCompatibility.NONE.value
     version_compatible: bool = False
 
 
@@ -79,7 +79,7 @@ class PlanConfig(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         component: the network it runs.
         target: what it was built for.
-        kind: how it is assembled.
+        kind: how it is assembled: one of :class:`Kind`, or one that a later wszoo knows.
         profiles: in the order in which the engine numbers them; empty when every shape is fixed.
         engine_digest: sha256 of the full plan's bytes.
         engine_bytes: their number.
@@ -90,7 +90,7 @@ class PlanConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     component: str
     target: Target
-    kind: Kind
+    kind: str
     profiles: tuple[Profile, ...] = ()
     engine_digest: Digest
     engine_bytes: Size

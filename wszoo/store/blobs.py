@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import re
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -12,17 +13,20 @@ import numpy as np
 
 from wszoo.digest import Digest
 from wszoo.errors import IntegrityError, LimitError, MalformedError, NotFoundError
-from wszoo.store.files import replace, storage_errors, sync_folder, unique_name
+from wszoo.store.files import place, replace, storage_errors, unique_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from io import BufferedWriter
+    from io import BufferedReader, BufferedWriter
     from pathlib import Path
 
     from typing_extensions import Buffer
 
     from wszoo.buffers import Bytes
     from wszoo.store.layout import StoreLayout
+
+
+_ASIDE = re.compile(r"([0-9a-f]{64})\.aside\..+")
 
 
 class BlobWriter:
@@ -56,16 +60,21 @@ class Blobs:
     def __init__(self, layout: StoreLayout) -> None:
         self._layout = layout
 
+    @property
+    def layout(self) -> StoreLayout:
+        """Of the store that they are in."""
+        return self._layout
+
     def path(self, digest: Digest) -> Path:
         """Where the blob is, or would be."""
         return self._layout.blob(digest)
 
     def size(self, digest: Digest) -> int | None:
         """The blob's length in bytes, or None when it is not here."""
-        try:
-            return self.path(digest).stat().st_size
-        except FileNotFoundError:
-            return None
+        for _ in self._twice(digest):
+            with suppress(FileNotFoundError):
+                return self.path(digest).stat().st_size
+        return None
 
     def hold(self, digest: Digest) -> bool:
         """True when the blob is here; its age starts anew, so that a gc that runs now keeps it."""
@@ -120,20 +129,20 @@ class Blobs:
             if expected is not None:
                 expected.check(digest, f"blob {expected.short}")
             with storage_errors("store a blob as"):
-                self._place(temporary, self.path(digest))
-                sync_folder(self._layout.blobs)
+                place(temporary, self.path(digest))
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
-    @staticmethod
-    def _place(temporary: Path, path: Path) -> None:
-        try:
-            replace(temporary, path)
-        except PermissionError:
-            # Windows does not replace a file that someone has mapped: then another process was first with it.
-            if not path.exists() or path.stat().st_size != temporary.stat().st_size:
-                raise
+    def adopt(self, path: Path, digest: Digest) -> None:
+        """Make a file a blob. It is synced, and its content hashes to ``digest``; it is gone from its place then.
+
+        Raises:
+            StorageError: the file system refuses.
+        """
+        with storage_errors("store a blob as"):
+            os.utime(path)  # what was fetched over hours begins to age now
+            place(path, self.path(digest))
 
     def read(self, digest: Digest, *, limit: int) -> bytes:
         """A small blob's bytes, checked against its digest.
@@ -143,7 +152,7 @@ class Blobs:
             LimitError: larger than ``limit`` bytes.
             IntegrityError: damaged.
         """
-        with self._opened(digest), self.path(digest).open("rb") as file:
+        with self._opened(digest) as file:
             data = file.read(limit + 1)
         if len(data) > limit:
             raise LimitError(f"blob {digest} is larger than the {limit} bytes that wszoo accepts for it")
@@ -156,7 +165,7 @@ class Blobs:
         Raises:
             NotFoundError: it is not here.
         """
-        with self._opened(digest), self.path(digest).open("rb") as file:
+        with self._opened(digest) as file:
             if os.fstat(file.fileno()).st_size == 0:
                 return np.empty(0, np.uint8)  # an empty file cannot be mapped
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -169,8 +178,8 @@ class Blobs:
             NotFoundError: it is not here.
             IntegrityError: its bytes do not match its name.
         """
-        with self._opened(digest):
-            found = Digest.of_file(self.path(digest))
+        with self._opened(digest) as file:
+            found = Digest.from_hash(hashlib.file_digest(file, "sha256"))
         if found != digest:
             raise IntegrityError(f"blob {self.path(digest)} is damaged: its content hashes to {found}")
 
@@ -181,15 +190,43 @@ class Blobs:
                 with suppress(MalformedError):
                     yield Digest(f"sha256:{entry.name}")
 
+    def put_aside(self, digest: Digest) -> Path:
+        """Move a blob out of the way, for gc to decide about; who needs it meanwhile takes it back.
+
+        Raises:
+            OSError: it is not here, or someone on Windows has it mapped.
+        """
+        aside = self._layout.tmp / f"{digest.hex}.aside.{unique_name()}"
+        replace(self.path(digest), aside)
+        return aside
+
+    def take_back(self, digest: Digest | None = None) -> None:
+        """Undo :meth:`put_aside`, of one blob or of all, also where a gc was killed in between."""
+        for path in self._layout.tmp.glob(f"{digest.hex if digest else '*'}.aside.*"):
+            if match := _ASIDE.fullmatch(path.name):
+                # Young first: what is moved over a blob that was just written must not make it old.
+                with suppress(OSError):
+                    os.utime(path)
+                    replace(path, self._layout.blobs / match[1])
+
+    def is_aside(self, path: Path) -> bool:
+        """True for what :meth:`put_aside` makes."""
+        return _ASIDE.fullmatch(path.name) is not None
+
+    def _twice(self, digest: Digest) -> Iterator[None]:
+        """Two attempts; between them a blob comes back that a gc has just put aside."""
+        yield
+        self.take_back(digest)
+        yield
+
     @contextmanager
-    def _opened(self, digest: Digest) -> Iterator[None]:
-        try:
-            with storage_errors("read blob"):
-                yield
-        except Exception as error:
-            if isinstance(error.__cause__, FileNotFoundError):
-                raise NotFoundError(
-                    f"blob {digest} is not in the store {self._layout.root}",
-                    hint="pull the model again, or run 'wszoo verify' to see what else is missing",
-                ) from error
-            raise
+    def _opened(self, digest: Digest) -> Iterator[BufferedReader]:
+        with storage_errors("read blob"):
+            for _ in self._twice(digest):
+                with suppress(FileNotFoundError), self.path(digest).open("rb") as file:
+                    yield file
+                    return
+        raise NotFoundError(
+            f"blob {digest} is not in the store {self._layout.root}",
+            hint="pull the model again, or run 'wszoo verify' to see what else is missing",
+        )

@@ -44,8 +44,7 @@ def recall(store: Store, wanted: PlanConfig) -> PlanDocument | None:
         return None
     with suppress(IntegrityError, NotFoundError):
         plan = read_plan(store, decode(data, Descriptor, what="a note of a build", limit=MAX_MANIFEST))
-        blobs = (plan.descriptor, plan.manifest.config, *plan.manifest.layers)
-        if all(store.blobs.hold(blob.digest) for blob in blobs):
+        if store.holds(plan.blobs):
             return plan
     return None
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 from wszoo.errors import IncompatibleError, MalformedError, NotFoundError
 from wszoo.schema import model as model_schema
 from wszoo.schema import plan as plan_schema
@@ -44,6 +46,11 @@ class ModelDocument:
     manifest: Manifest
     config: ModelConfig
 
+    @property
+    def blobs(self) -> tuple[Descriptor, ...]:
+        """Everything that it consists of."""
+        return (self.descriptor, self.manifest.config, *self.manifest.layers)
+
 
 @dataclass(frozen=True, slots=True)
 class PlanDocument:
@@ -53,16 +60,23 @@ class PlanDocument:
     manifest: Manifest
     config: PlanConfig
 
+    @property
+    def blobs(self) -> tuple[Descriptor, ...]:
+        """Everything that it consists of."""
+        return (self.descriptor, self.manifest.config, *self.manifest.layers)
+
 
 def read_index(source: DocumentSource, descriptor: Descriptor) -> Index:
     """Fetch and decode a model's index.
+
+    Skopeo before 1.14 drops the artifact types when it copies an index; then they are taken from the manifests.
 
     Raises:
         IntegrityError: see :func:`wszoo.schema.decode.decode`; also one that is no index.
     """
     index = decode(_read(source, descriptor, MAX_MANIFEST), Index, what=f"index {descriptor.digest}")
     _expect(INDEX, index.media_type, f"index {descriptor.digest}")
-    return index
+    return msgspec.structs.replace(index, manifests=tuple(_typed(source, each) for each in index.manifests))
 
 
 def model_descriptor(index: Index) -> Descriptor:
@@ -164,6 +178,21 @@ def reachable(source: DocumentSource, descriptor: Descriptor, held: tuple[Digest
         manifest = decode(_read(source, child, MAX_MANIFEST), Manifest, what=f"manifest {child.digest}")
         yield manifest.config
         yield from manifest.layers
+
+
+class _ArtifactType(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    artifact_type: str = ""
+
+
+def _typed(source: DocumentSource, child: Descriptor) -> Descriptor:
+    if child.artifact_type or child.media_type != MANIFEST:
+        return child
+    try:
+        data = _read(source, child, MAX_MANIFEST)
+    except NotFoundError:  # a plan that was not pulled
+        return child
+    found = decode(data, _ArtifactType, what=f"manifest {child.digest}")
+    return msgspec.structs.replace(child, artifact_type=found.artifact_type)
 
 
 def _read_manifest(source: DocumentSource, descriptor: Descriptor, artifact: str) -> Manifest:

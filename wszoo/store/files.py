@@ -87,6 +87,39 @@ def replace(source: Path, target: Path) -> None:
     os.replace(source, target)
 
 
+def rename_new(source: Path, target: Path) -> bool:
+    """Rename a folder to a name that must be free; False when it is taken. Tried again while Windows holds a file."""
+    for wait in (*_REPLACE_WAITS, None):
+        try:
+            os.rename(source, target)
+        except OSError as error:
+            if target.exists():
+                return False
+            if os.name != "nt" or wait is None or not isinstance(error, PermissionError):
+                raise
+            time.sleep(wait)
+        else:
+            return True
+    return False
+
+
+def place(temporary: Path, path: Path) -> None:
+    """Rename a finished file to a name that says what is in it, durably."""
+    try:
+        replace(temporary, path)
+    except PermissionError:
+        # Windows does not replace a file that someone has mapped: then another process was first with it.
+        if not path.exists() or path.stat().st_size != temporary.stat().st_size:
+            raise
+    sync_folder(path.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Make a file's content durable."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename in ``folder`` durable; Windows offers no way to, and needs none."""
     if os.name == "nt":

@@ -2,24 +2,32 @@
 
 A blob goes only if no ref reaches it, it is older than the grace period, and it is older than the start of every work
 that holds a lease. Work that finds a blob already here renews its time (``Blobs.hold``). A renewal that falls between
-our look at the time and the deletion is seen because the blob is first moved aside and looked at again.
+our look at the time and the deletion is seen because the blob is first put aside and looked at again. Who reads it in
+between takes it back, and so does the next gc if this one is killed then.
 """
 
 from __future__ import annotations
 
+import math
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wszoo.store.documents import reachable
-from wszoo.store.files import replace, storage_errors, unique_name
+from wszoo.errors import NotFoundError, UsageError
+from wszoo.schema import plan
+from wszoo.store.documents import plan_facts, reachable
+from wszoo.store.files import replace, storage_errors
 from wszoo.store.leases import file_system_time, oldest_start
+from wszoo.store.partials import clean_partials
+from wszoo.store.substitutes import clean_substitutes, replaced
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from wszoo.digest import Digest
+    from wszoo.store.blobs import Blobs
     from wszoo.store.store import Store
 
 GRACE = 3600.0  # seconds
@@ -31,7 +39,7 @@ class GcReport:
 
     Attributes:
         deleted: blobs.
-        freed_bytes: their bytes, and those of unfinished files.
+        freed_bytes: their bytes, and those of assembled plans that no ref needs and of unfinished files.
         kept_recent: unreachable blobs that are too young, or that running work may need.
     """
 
@@ -53,57 +61,84 @@ def collect(store: Store, *, dry_run: bool = False, grace: float = GRACE) -> GcR
         UsageError: another tool keeps things in this folder, see :meth:`wszoo.store.refs.Refs.check_ours`.
         StorageError: the file system refuses.
     """
+    if math.isnan(grace):  # it compares false with every age, and would delete what running work needs
+        raise UsageError("the grace period is not a number", hint="give seconds")
     store.refs.check_ours()
     store.layout.create()
     with storage_errors("collect garbage in"):
-        # The order matters: times first, then refs, so that what becomes reachable meanwhile is younger than the limit.
+        if not dry_run:
+            store.blobs.take_back()
+        # The order matters: the time, then leases, then refs. Work that begins meanwhile is younger than the limit,
+        # and so is what it writes or renews and what becomes reachable.
+        now = file_system_time(store.layout)
         started = oldest_start(store.layout)
-        limit = min(file_system_time(store.layout) - grace, started if started is not None else float("inf"))
-        live = _live(store)
+        limit = min(now - grace, started if started is not None else float("inf"))
+        live, engines = _live(store)
+        tables = list(replaced(store.layout, store.blobs, live))
+        live.update(digest for table in tables for digest in table.blobs())
         deleted, freed, recent = [], 0, 0
         for digest in sorted(store.blobs.all()):
             if digest in live:
                 continue
-            path = store.blobs.path(digest)
-            size = _age_out(path, limit, store.layout.tmp, dry_run=dry_run)
+            size = _age_out(store.blobs, digest, limit, dry_run=dry_run)
             recent += size is None
             if size is not None:
                 deleted.append(digest)
                 freed += size
-        freed += _clean_tmp(store.layout.tmp, limit, dry_run=dry_run)
+        freed += _clean_engines(store, engines, limit, dry_run=dry_run)
+        freed += _clean(store.layout.tmp, limit, dry_run=dry_run, keep=store.blobs.is_aside)
+        freed += clean_partials(store.layout, limit, dry_run=dry_run)
+        freed += clean_substitutes(store.layout, {table.pack for table in tables}, limit, dry_run=dry_run)
     return GcReport(deleted=tuple(deleted), freed_bytes=freed, kept_recent=recent)
 
 
-def _live(store: Store) -> set[Digest]:
+def _live(store: Store) -> tuple[set[Digest], set[str]]:
+    """Digests of the blobs that refs reach, and hex names of the engines that their plans assemble to."""
     live: set[Digest] = set()
+    engines: set[str] = set()
     for entry in store.refs.all():
-        live.update(descriptor.digest for descriptor in reachable(store, entry.descriptor, entry.held))
-    return live
+        try:
+            for descriptor in reachable(store, entry.descriptor, entry.held):
+                live.add(descriptor.digest)
+                if descriptor.artifact_type == plan.ARTIFACT:
+                    engines.add(plan_facts(store, descriptor).engine_digest.hex)
+        except NotFoundError:
+            if store.refs.find(entry.ref) == entry:
+                raise
+            return _live(store)  # the ref went meanwhile, and another gc has taken its documents
+    return live, engines
 
 
-def _age_out(path: Path, limit: float, scratch: Path, *, dry_run: bool) -> int | None:
+def _age_out(blobs: Blobs, digest: Digest, limit: float, *, dry_run: bool) -> int | None:
     """Delete a blob unless it is younger than ``limit``; its size if it went (or would), else None."""
     try:
-        status = path.stat()
+        status = blobs.path(digest).stat()
         if status.st_mtime >= limit:
             return None
         if not dry_run:
-            aside = scratch / unique_name()
-            replace(path, aside)
+            aside = blobs.put_aside(digest)
             if aside.stat().st_mtime >= limit:
-                replace(aside, path)
+                replace(aside, blobs.path(digest))
                 return None
             aside.unlink()
-    except FileNotFoundError:  # another gc was here
+    except FileNotFoundError:  # another gc was here, or someone took it back
         return None
     except PermissionError:  # mapped by a running program on Windows
         return None
     return status.st_size
 
 
-def _clean_tmp(folder: Path, limit: float, *, dry_run: bool) -> int:
+def _clean_engines(store: Store, live: set[str], limit: float, *, dry_run: bool) -> int:
+    """Drop assembled plans, and what backends keep beside them, of plans that no ref has."""
+    folders = (store.layout.engines, store.layout.verified, store.layout.runtime)
+    return sum(_clean(each, limit, dry_run=dry_run, keep=lambda path: path.name[:64] in live) for each in folders)
+
+
+def _clean(folder: Path, limit: float, *, dry_run: bool, keep: Callable[[Path], bool]) -> int:
     freed = 0
     for path in folder.iterdir():
+        if keep(path):
+            continue
         with suppress(OSError):
             status = path.stat()
             if status.st_mtime >= limit:

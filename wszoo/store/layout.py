@@ -8,11 +8,14 @@
       blobs/sha256/<hex>         manifests, configs, graphs, packs, plans
       wszoo/                     private to wszoo; other tools ignore it
         refs/<key>/<generation>/ record.json: one update of one ref (see refs.py)
-        engines/<hex>.plan       assembled plans by their sha256; may be deleted at any time
+        engines/<hex>.plan       assembled plans by their sha256 (see engines.py); may be deleted at any time
+        verified/<hex>           stamps of assembled plans whose bytes were hashed (see engines.py)
         runtime/<hex>/           what a backend keeps to load a plan faster; may be deleted at any time
         built/<hex>.json         which plan a build gave, by what it was built from; may be deleted at any time
+        partials/                blobs that are being fetched, or whose fetching broke off (see partials.py)
+        tensors/<hex>.json       where the tensors of a pack stand that is not here as a whole (see substitutes.py)
         leases/                  who is working now, for gc
-        quarantine/              damaged blobs that verify --repair put aside
+        quarantine/              damaged blobs that verify --quarantine put aside
         tmp/                     files that are not finished
 """
 
@@ -45,8 +48,11 @@ class StoreLayout:
         self.private = root / "wszoo"
         self.refs = self.private / "refs"
         self.engines = self.private / "engines"
+        self.verified = self.private / "verified"
         self.runtime = self.private / "runtime"
         self.built = self.private / "built"
+        self.partials = self.private / "partials"
+        self.tensors = self.private / "tensors"
         self.leases = self.private / "leases"
         self.quarantine = self.private / "quarantine"
         self.tmp = self.private / "tmp"
@@ -66,7 +72,9 @@ class StoreLayout:
             StorageError: the file system refuses.
         """
         with storage_errors("create the store"):
-            for folder in (self.blobs, self.engines, self.runtime, self.built, self.leases, self.quarantine, self.tmp):
+            for folder in (self.blobs, self.engines, self.verified, self.runtime, self.built, self.partials, self.tensors):
+                folder.mkdir(parents=True, exist_ok=True)
+            for folder in (self.leases, self.quarantine, self.tmp):
                 folder.mkdir(parents=True, exist_ok=True)
             if not self.marker.exists():
                 write_atomic(self.marker, encode(Layout()), self.tmp)

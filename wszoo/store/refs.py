@@ -31,7 +31,7 @@ from wszoo.errors import LimitError, MalformedError, NotFoundError, UsageError, 
 from wszoo.names import Ref
 from wszoo.schema.decode import MAX_DOCUMENT, MAX_MANIFEST, decode, encode
 from wszoo.schema.oci import INDEX, REF_NAME, Descriptor, Index
-from wszoo.store.files import storage_errors, sync_folder, unique_name, write_atomic
+from wszoo.store.files import rename_new, storage_errors, sync_folder, unique_name, write_atomic
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,7 +99,7 @@ class Refs:
         """
         entry = self.find(ref)
         if entry is None:
-            known = [str(other.ref) for other in self.all() if other.ref.name == ref.name]
+            known = [str(other.ref) for other in self.survey()[0] if other.ref.name == ref.name]
             hint = f"there is: {', '.join(known)}" if known else "see 'wszoo list', or name a source with --from"
             raise NotFoundError(f"no {ref} in {self._layout.root}", hint=hint)
         return entry
@@ -205,11 +205,8 @@ class Refs:
         temporary.mkdir()
         try:
             write_atomic(temporary / _RECORD, encode(record), self._layout.tmp)
-            os.rename(temporary, generation)
-        except OSError:
-            if generation.exists():
+            if not rename_new(temporary, generation):
                 return False
-            raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         sync_folder(generation.parent)
@@ -253,16 +250,13 @@ class Refs:
         self.check_ours()
         temporary = self._layout.tmp / unique_name()
         temporary.mkdir()
-        for entry in self._from_index():
+        for entry in {entry.ref.tagged: entry for entry in reversed(self._from_index())}.values():  # the first wins
             record = RefRecord(ref=entry.ref.tagged, descriptor=entry.descriptor)
             place = temporary / self._folder(entry.ref).name / f"{1:08d}"
             place.mkdir(parents=True)
             write_atomic(place / _RECORD, encode(record), self._layout.tmp)
         try:
-            os.rename(temporary, self._layout.refs)
-        except OSError:
-            if not self._layout.refs.is_dir():  # else another process was first, with the same content
-                raise
+            rename_new(temporary, self._layout.refs)  # if another process was first, it had the same content
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 

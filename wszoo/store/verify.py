@@ -13,6 +13,8 @@ from wszoo.digest import Digest
 from wszoo.errors import MalformedError, NotFoundError, WszooError
 from wszoo.progress import Silent
 from wszoo.store.documents import reachable
+from wszoo.store.substitutes import read_substitute
+from wszoo.store.files import replace, storage_errors, unique_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,24 +58,44 @@ class VerifyReport:
     problems: tuple[Problem, ...]
 
 
-def verify(store: Store, progress: Progress | None = None) -> VerifyReport:
+def verify(store: Store, progress: Progress | None = None, *, quarantine: bool = False) -> VerifyReport:
     """Hash every blob and assembled plan, and follow every ref.
 
     Damage is reported, never raised, so that one damaged file does not hide another.
+
+    Args:
+        store: which.
+        progress: where to report.
+        quarantine: put damaged files aside, so that pulling or building again replaces them.
+
+    Raises:
+        StorageError: a damaged file cannot be put aside.
     """
     users, problems = _users(store)
     files, sizes = _sized(_files(store))
+    damaged: list[Path] = []
     with (progress or Silent()).stage("verify", sum(sizes)) as advance, ThreadPoolExecutor(WORKERS) as pool:
         for (path, digest), size, found in zip(files, sizes, pool.map(_hash, files), strict=True):
             advance(size)
             if found != digest:
                 refs = tuple(users.get(digest, ()))
                 problems.append(Problem(what="damaged", path=str(path), refs=refs, detail=f"hashes to {found}"))
+                damaged.append(path)
+    _follow_substitutes(store, users, problems)
     for digest in users.keys() - {digest for _, digest in files}:
         path, refs = store.blobs.path(digest), tuple(users[digest])
         problems.append(Problem(what="missing", path=str(path), refs=refs, detail="not in the store"))
+    if quarantine:
+        _put_aside(store, damaged)
     ordered = sorted(problems, key=lambda problem: (problem.path, problem.what))
     return VerifyReport(checked=len(files), checked_bytes=sum(sizes), problems=tuple(ordered))
+
+
+def _put_aside(store: Store, damaged: list[Path]) -> None:
+    store.layout.create()
+    with storage_errors("put a damaged file aside in"):
+        for path in damaged:
+            replace(path, store.layout.quarantine / f"{path.name}-{unique_name()}")
 
 
 def _files(store: Store) -> Iterator[tuple[Path, Digest]]:
@@ -114,6 +136,22 @@ def _users(store: Store) -> tuple[dict[Digest, list[str]], list[Problem]]:
             if name not in names[-1:]:  # several of its plans may share a layer
                 names.append(name)
     return users, problems
+
+
+def _follow_substitutes(store: Store, users: dict[Digest, list[str]], problems: list[Problem]) -> None:
+    """A pack is not missing where something stands in for it; that is needed then."""
+    for digest in [digest for digest in users if store.blobs.size(digest) is None]:
+        try:
+            table = read_substitute(store.layout, digest)
+        except MalformedError as error:
+            path = str(store.layout.tensors / f"{digest.hex}.json")
+            refs = tuple(users.pop(digest))
+            problems.append(Problem(what="damaged", path=path, refs=refs, detail=error.message))
+            continue
+        if table is not None:
+            refs = tuple(users.pop(digest))
+            for blob in table.blobs():
+                users.setdefault(blob, []).extend(refs)
 
 
 def _followed(walk: Iterator[Descriptor], ref: str, problems: list[Problem]) -> Iterator[Digest]:

@@ -34,7 +34,7 @@ MAX_SHAPE_TENSOR = 1024
 
 _EXTERNAL = onnx.TensorProto.EXTERNAL
 _INTEGERS = {onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL}
-_PROTOBUF_LIMIT = (1 << 31) - 1
+PROTOBUF_LIMIT = (1 << 31) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def _take_apart(model: onnx.ModelProto, files: _ExternalFiles) -> Graph:
     return Graph(proto, tuple(taker.tensors.values()), inputs, outputs)
 
 
-def attach(proto: bytes, tensors: dict[str, Tensor], *, limit: int = _PROTOBUF_LIMIT) -> bytes:
+def attach(proto: bytes, tensors: dict[str, Tensor], *, limit: int = PROTOBUF_LIMIT) -> bytes:
     """Put weights back into a graph, inline: a stand-alone ONNX file's bytes.
 
     Raises:
@@ -195,8 +195,9 @@ class _Taker:
 
     def _constants_to_initializers(self, graph: onnx.GraphProto) -> None:
         kept = []
+        outputs = {value.name for value in graph.output}
         for node in graph.node:
-            constant = _constant(node)
+            constant = None if outputs.intersection(node.output) else _constant(node)  # a node has to make an output
             if constant is not None and (constant.data_location == _EXTERNAL or _is_weight(constant)):
                 tensor = onnx.TensorProto()
                 tensor.CopyFrom(constant)
@@ -210,14 +211,13 @@ class _Taker:
             graph.node.extend(copies)
 
     def _take_one(self, init: onnx.TensorProto) -> None:
-        if init.name in self.tensors:
-            raise MalformedError(f"two tensors are named {init.name!r}, in different subgraphs")
         dtype, shape = dtype_from_onnx(init.data_type), tuple(init.dims)
         if any(dimension < 0 for dimension in shape):
             raise MalformedError(f"tensor {init.name!r} has the shape {list(shape)}")
         nbytes = dtype.nbytes(shape)
         flat = self._files.map(init, nbytes) if init.data_location == _EXTERNAL else _inline(init, nbytes)
-        if nbytes < MIN_TENSOR or (init.data_type in _INTEGERS and nbytes <= MAX_SHAPE_TENSOR):
+        small = nbytes < MIN_TENSOR or (init.data_type in _INTEGERS and nbytes <= MAX_SHAPE_TENSOR)
+        if small or init.name in self.tensors:  # the branches of an If may use one name for two tensors
             init.ClearField("external_data")
             init.data_location = onnx.TensorProto.DEFAULT
             init.raw_data = flat.tobytes()

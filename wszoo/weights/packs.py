@@ -228,11 +228,13 @@ class PackReader:
     Args:
         blobs: where the packs are.
         config: of the model; checked here as far as it can be without touching the packs.
+        verify: hash each tensor when it is loaded; for who uses tensors without hashing what they make of them.
     """
 
-    def __init__(self, blobs: Blobs, config: ModelConfig) -> None:
+    def __init__(self, blobs: Blobs, config: ModelConfig, *, verify: bool = False) -> None:
         self._blobs = blobs
         self._config = config
+        self._verify = verify
         self._maps: dict[Digest, Bytes] = {}
 
     def component(self, name: str) -> tuple[Tensor, ...]:
@@ -247,12 +249,18 @@ class PackReader:
         at = self._config.frames.get(info.digest)
         if at is None:
             raise MalformedError(f"tensor {info.name!r} ({info.digest}) stands in no pack of the model")
-        tensor = Tensor(info.name, dtype_of(info.dtype), info.shape, lambda: self._load(info, at))
+        tensor = Tensor(info.name, dtype_of(info.dtype), info.shape, lambda: self._checked(info, at))
         if sum(frame.raw for frame in at) != tensor.nbytes:
             raise MalformedError(f"the frames of tensor {info.name!r} do not add up to its {tensor.nbytes} bytes")
         if any(frame.pack >= len(self._config.packs) for frame in at):
             raise MalformedError(f"tensor {info.name!r} is said to be in a pack that the model does not have")
         return tensor
+
+    def _checked(self, info: TensorInfo, at: tuple[Frame, ...]) -> Bytes:
+        data = self._load(info, at)
+        if self._verify:
+            info.digest.check(Digest.of(data), f"tensor {info.name!r}")
+        return data
 
     def _load(self, info: TensorInfo, at: tuple[Frame, ...]) -> Bytes:
         stored = [_cut_out(self._map(frame), frame, f"tensor {info.name!r}") for frame in at]

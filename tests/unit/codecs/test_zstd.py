@@ -20,10 +20,6 @@ from wszoo.errors import IntegrityError, LimitError, MalformedError
 def test_what_is_compressed_is_restored(data, dictionary, level):
     frame = zstd.compress(data, level=level, dictionary=dictionary)
     assert zstd.decompress(frame, size=len(data), dictionary=dictionary) == data
-    out = bytearray(len(data))
-    if dictionary is None:
-        zstd.decompress_into(frame, memoryview(out))
-        assert out == data
 
 
 def test_a_dictionary_is_reached_from_the_end_of_the_data():

@@ -241,7 +241,7 @@ def test_a_blob_that_another_process_has_mapped_on_windows_is_not_replaced(store
 
     monkeypatch.setattr(files, "os", SimpleNamespace(**{**vars(os), "name": "nt", "replace": replace}))
     monkeypatch.setattr(files.time, "sleep", lambda _: None)
-    monkeypatch.setattr(blobs_module, "sync_folder", lambda _: None)
+    monkeypatch.setattr(files, "sync_folder", lambda _: None)
     with store.blobs.writer(digest) as writer:
         writer.write(b"mapped")
     assert leftovers(store) == []

@@ -20,7 +20,7 @@ from wszoo.names import Ref
 from wszoo.pull import pull, select_local
 from wszoo.schema.decode import encode
 from wszoo.schema.oci import INDEX, Descriptor
-from wszoo.store import leases
+from wszoo.store import gc, leases
 from wszoo.store.blobs import Blobs
 from wszoo.store.documents import plan_descriptors, read_index
 from wszoo.store.gc import collect
@@ -165,6 +165,24 @@ def test_the_lease_of_another_process_keeps_what_it_wrote_until_it_expires(store
     os.utime(alive, (then, then))
     assert collect(store, grace=-10).deleted == (Digest.of(b"not reachable yet"),)
     assert list(store.layout.leases.iterdir()) == []
+
+
+def test_work_that_begins_when_gc_has_looked_at_the_leases_is_safe(store, monkeypatch):
+    digest, look, work = store.blobs.put(b"reused"), gc.oldest_start, []
+    age(store)
+
+    def begin_after(layout):
+        found = look(layout)
+        work.append(store.lease())
+        work[0].__enter__()
+        assert store.blobs.hold(digest)
+        time.sleep(0.02)  # more than the clock of any file system's resolution here
+        return found
+
+    monkeypatch.setattr(gc, "oldest_start", begin_after)
+    assert collect(store, grace=0).deleted == ()
+    work[0].__exit__(None, None, None)
+    assert store.blobs.read(digest, limit=6) == b"reused"
 
 
 def test_garbage_from_before_a_lease_goes_although_the_lease_lives(store):

@@ -205,9 +205,13 @@ def test_notes_with_paths_of_the_exporting_machine_are_dropped():
     assert graph.proto == graph_from_model(network()).proto
 
 
-def test_two_tensors_of_one_name_are_refused():
-    with pytest.raises(MalformedError, match="two tensors are named 'yes'"):
-        graph_from_model(with_if(constant=True, same_name=True))
+def test_branches_may_use_one_name_for_two_tensors():
+    model = with_if(constant=True, same_name=True)
+    graph = graph_from_model(copy_of(model))
+    assert names(graph).count("yes") == 1
+    for flag in (True, False):
+        feed = {"c": np.array(flag)}
+        np.testing.assert_array_equal(run_ort(model, feed)[0], run_ort(put_back(graph), feed)[0])
 
 
 def test_scalars_are_found_in_initializers_constants_and_subgraphs():

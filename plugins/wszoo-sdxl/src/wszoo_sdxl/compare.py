@@ -1,7 +1,7 @@
 """Comparing an export with torch without a second copy of the weights, so that the full size is compared too.
 
-ONNX Runtime on a CPU computes fp16 in fp32, and its optimizer folds every weight into an fp32 copy: 10 GB for SDXL's
-unet. Without optimizer each weight is widened when its node runs, and dropped. The truth, torch in fp32, is had the same
+ONNX Runtime on a CPU computes fp16 in fp32, and its optimizer folds every weight into an fp32 copy: 10 GB for the unet.
+Without optimizer each weight is widened when its node runs, and dropped. The truth, torch in fp32, is had the same
 way: the fp16 module itself, with each operation's operands widened when it runs.
 """
 
@@ -19,7 +19,7 @@ from wszoo.families.torch_export import require_torch
 from wszoo.weights.graph import Graph
 from wszoo.weights.tensor import DTYPES, Tensor, dtype_of
 from wszoo_sdxl.components import to_torch
-from wszoo_sdxl.tensors import missing
+from wszoo_sdxl.libraries import require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -54,7 +54,7 @@ def compare(
         BuildError: they differ by more than :data:`wszoo.families.compare.TOLERANCES`, or a number is not finite.
         MissingExtraError: onnxruntime is not installed.
     """
-    tolerance: Tolerance = TOLERANCES[precision]
+    tolerance: Tolerance = TOLERANCES["fp16" if precision == "mixed" else precision]
     result = Comparison(tolerance=tolerance)
     run = _session(widened(graph) if precision == "bf16" else graph, name)
     outputs = [value.name for value in graph.outputs]
@@ -86,10 +86,9 @@ def _to_torch(array: NDArray[Any], *, wide: bool) -> torch.Tensor:
 
 
 def _wide_mode() -> Any:  # noqa: ANN401 - a class of torch's, which is imported late
-    """While it is entered, every operation gets its fp16 and bf16 operands in fp32, and asks for fp32 where for those."""
+    """While it is entered, operations get fp16 and bf16 operands in fp32, and give fp32 where those are asked for."""
     torch = require_torch()
-    from torch.overrides import TorchFunctionMode
-    from torch.utils._pytree import tree_map
+    overrides, tree_map = require("torch.overrides", "export"), require("torch.utils._pytree", "export").tree_map
 
     narrow = (torch.float16, torch.bfloat16)
 
@@ -98,9 +97,13 @@ def _wide_mode() -> Any:  # noqa: ANN401 - a class of torch's, which is imported
             return value.float() if value.dtype in narrow else value
         return torch.float32 if value in narrow else value
 
-    class Wide(TorchFunctionMode):
+    class Wide(overrides.TorchFunctionMode):  # type: ignore[misc,name-defined]
         def __torch_function__(
-            self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None  # noqa: ANN401
+            self,
+            func: Callable[..., Any],
+            types: object,
+            args: tuple[object, ...] = (),
+            kwargs: dict[str, object] | None = None,
         ) -> Any:  # noqa: ANN401
             del types
             with torch._C.DisableTorchFunction():  # noqa: SLF001 - widening is not to be widened
@@ -110,15 +113,14 @@ def _wide_mode() -> Any:  # noqa: ANN401 - a class of torch's, which is imported
 
 
 def _session(graph: Graph, name: str) -> Callable[[Mapping[str, NDArray[Any]]], dict[str, NDArray[Any]]]:
-    try:
-        import onnxruntime as ort
-    except ImportError as error:
-        raise missing("onnxruntime", "export") from error
+    ort = require("onnxruntime", "export")
     options = ort.SessionOptions()
     options.log_severity_level = _LOG_FATAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.disable_prepacking", "1")
     options.enable_mem_pattern = options.enable_cpu_mem_arena = False  # an arena never gives memory back
+    # By default all casts of weights come first, as they wait for nothing; by priority each comes when it is needed.
+    options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     proto, tensors = split(graph)
     weights = [ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(tensor.array())) for tensor in tensors]
     options.add_external_initializers([tensor.name for tensor in tensors], weights)
@@ -163,7 +165,10 @@ def widened(graph: Graph) -> Graph:
         model.SerializeToString(),
         tuple(_wide_tensor(tensor) for tensor in graph.tensors),
         *(
-            tuple(type(value)(name=value.name, dtype=values.get(value.dtype, value.dtype), shape=value.shape) for value in side)
+            tuple(
+                type(value)(name=value.name, dtype=values.get(value.dtype, value.dtype), shape=value.shape)
+                for value in side
+            )
             for side in (graph.inputs, graph.outputs)
         ),
     )

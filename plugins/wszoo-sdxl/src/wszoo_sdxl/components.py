@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     Arrays = dict[str, NDArray[Any]]
 
-PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+# What arrays go in and out as; "mixed" is a VAE in fp32 whose attention computes in fp16.
+PRECISIONS = {"fp32": "float32", "mixed": "float32", "fp16": "float16", "bf16": "bfloat16"}
 RGB = 3
 
 OUTPUTS = {
@@ -68,9 +69,7 @@ def shape_of(component: str, config: Mapping[str, Any]) -> Shape:
             return Shape(tokens=int(config["max_position_embeddings"]), words=int(config["vocab_size"]))
         if component == "unet":
             return _unet_shape(config)
-        return Shape(
-            latent_channels=int(config["latent_channels"]), scale=2 ** (len(config["block_out_channels"]) - 1)
-        )
+        return Shape(latent_channels=int(config["latent_channels"]), scale=2 ** (len(config["block_out_channels"]) - 1))
     except (KeyError, TypeError, ValueError) as error:
         raise BuildError(f"the config of {component} is not understood: {type(error).__name__}: {error}") from error
 
@@ -82,7 +81,9 @@ def _unet_shape(config: Mapping[str, Any]) -> Shape:
             hint="another Stable Diffusion is not exported by the family 'sdxl'",
         )
     if config.get("time_cond_proj_dim") is not None:
-        raise BuildError("the unet takes an embedding of the guidance scale (a consistency model), which is not exported")
+        raise BuildError(
+            "the unet takes an embedding of the guidance scale (a consistency model), which is not exported"
+        )
     # The projection takes the pooled embedding and a sinusoid of each of 5 or 6 numbers: SDXL's 1280 + 6 * 256 = 2816,
     # the refiner's 1280 + 5 * 256 = 2560. The context says which: the refiner's is one text encoder's alone.
     step, whole = int(config["addition_time_embed_dim"]), int(config["projection_class_embeddings_input_dim"])

@@ -7,13 +7,11 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from wszoo.errors import StorageError, UsageError
 from wszoo.families.demo import DemoParser
 from wszoo.families.protocol import DemoResult
-from wszoo.families.reports import printable
 from wszoo.families.terminal_image import images_from_array, render, wants_colour
+from wszoo.text import printable
 from wszoo_sdxl.picture import load_picture, save_picture
 from wszoo_sdxl.pipeline import MAX_EDGE, Wish
 from wszoo_sdxl.pipeline import draw as draw_pictures
@@ -95,7 +93,13 @@ def _parser() -> DemoParser:
     add("--prompt", default=PROMPT, metavar="TEXT", help=f'what should be seen ("{PROMPT}")')
     add("--negative", metavar="TEXT", help="what should not be seen")
     add("--steps", type=_whole(1, MAX_STEPS), default=30, metavar="N", help="of denoising (30; Turbo: 1 to 4)")
-    add("--guidance", type=_number(0, 100), default=5.0, metavar="G", help="how strongly the prompt counts (5; Turbo: 0)")
+    add(
+        "--guidance",
+        type=_number(0, 100),
+        default=5.0,
+        metavar="G",
+        help="how strongly the prompt counts (5; Turbo: 0)",
+    )
     add("--seed", type=_whole(0, (1 << 63) - 1), default=0, metavar="S", help="another number, another picture (0)")
     add("--height", type=_whole(1, MAX_EDGE), default=0, metavar="PIXELS", help="the model's own when left out")
     add("--width", type=_whole(1, MAX_EDGE), default=0, metavar="PIXELS", help="the model's own when left out")

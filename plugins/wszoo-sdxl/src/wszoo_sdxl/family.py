@@ -28,11 +28,10 @@ if TYPE_CHECKING:
     from wszoo.schema.model import Value
     from wszoo.weights.graph import Graph
     from wszoo_sdxl.components import Shape
-    from wszoo_sdxl.layout import Layout
 
 OPTIONS = {
     "components": "which to build, with commas between: text_encoder,text_encoder_2,unet,vae_decoder,vae_encoder",
-    "vae-precision": "fp32 (the default), bf16, or fp16 for a VAE that was trained not to overflow in it",
+    "vae-precision": "fp32 (the default), mixed (attention in fp16, for sm75), bf16, or fp16 (most overflow)",
     "lora": "FILE[:SCALE], with commas between several: merged into the weights",
     "compare": "'no' publishes without comparing with torch",
     "licence": "an SPDX expression, such as MIT or OpenRAIL++",
@@ -40,7 +39,8 @@ OPTIONS = {
 LIBRARIES = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnxruntime")
 BASE_MEMORY = 1 << 30  # torch, the exporter, and the graph
 BF16_OPSET = 22  # the first whose Conv takes bf16
-SIZES = {"fp32": 4, "fp16": 2, "bf16": 2}  # bytes to a number
+VAE = ("fp32", "mixed", "bf16", "fp16")
+SIZES = {"fp32": 4, "mixed": 4, "fp16": 2, "bf16": 2}  # bytes to a number
 
 
 class SdxlFamily:
@@ -92,7 +92,7 @@ class _Job:
         self.request = request
         self.layout = layouts.read_layout(request.source, options.get("components", ""))
         self.precision = _precision(request.precision or "fp16", "--precision", ("fp16", "fp32"))
-        self.vae = _precision(options.get("vae-precision", "fp32"), "--option vae-precision", ("fp32", "bf16", "fp16"))
+        self.vae = _precision(options.get("vae-precision", "fp32"), "--option vae-precision", VAE)
         self.loras = lora.parse(options.get("lora", ""))
         self.compared = _yes(options.get("compare", "yes"))
         self.shapes = {name: self._shape(name) for name in self.layout.components}
@@ -125,7 +125,7 @@ class _Job:
         request = self.request
         require_memory(BASE_MEMORY + self._bytes(name), f"export {name}")
         with request.progress.stage(f"load {name}"):
-            network = load(self.layout, name, self.of(name), self.loras, mixed=bool(request.precision))
+            network = load(self.layout, name, self.of(name), self.loras, any_type=bool(request.precision))
         module = parts.wrap(name, network)
         with request.progress.stage(f"export {name}"):
             graph = _export(name, module, self.inputs[name], self._example(name, 0), request.scratch)

@@ -166,7 +166,9 @@ def _config(folder: Path, index: Mapping[str, Any], part: str) -> dict[str, Any]
     if kind != CLASSES[part]:
         raise BuildError(f"{part} is a {kind}; the family 'sdxl' exports {CLASSES[part]}")
     if not (folder / part).is_dir():
-        raise NotFoundError(f"{folder} has no folder {part}, which its {_INDEX} names", hint="download all of the model")
+        raise NotFoundError(
+            f"{folder} has no folder {part}, which its {_INDEX} names", hint="download all of the model"
+        )
     config = read_json(folder / part / "config.json")
     named = str(config.get("_class_name") or kind)
     if named != kind:

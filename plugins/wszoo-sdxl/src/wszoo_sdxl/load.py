@@ -14,8 +14,10 @@ from wszoo.families.checkpoints import check_keys, named, weight_files
 from wszoo.families.torch_export import require_torch
 from wszoo_sdxl.components import PRECISIONS
 from wszoo_sdxl.layout import CLASSES, folder_of
+from wszoo_sdxl.libraries import require
 from wszoo_sdxl.lora import deltas
-from wszoo_sdxl.tensors import check_types, missing, open_file
+from wszoo_sdxl.tensors import check_types, open_file
+from wszoo_sdxl.vae import halve_attention
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 # fp16 weights come from an fp16 variant where there is one: half of what has to be read. A network in more takes the
 # full ones if it can.
-_VARIANTS = {"fp16": ("fp16", ""), "fp32": ("", "fp16"), "bf16": ("bf16", "", "fp16")}
+_VARIANTS = {"fp16": ("fp16", ""), "fp32": ("", "fp16"), "mixed": ("", "fp16"), "bf16": ("bf16", "", "fp16")}
 _POSITIONS = "position_ids"  # 0, 1, 2, ...: a buffer, which old checkpoints hold and new ones do not
 _TEXT_PREFIX = "text_model."
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -46,15 +48,15 @@ def files_of(layout: Layout, component: str, precision: str) -> list[Path]:
     return weight_files(layout.folder / part, stem, _VARIANTS[precision])
 
 
-def load(layout: Layout, component: str, precision: str, loras: Sequence[Lora], *, mixed: bool = False) -> Any:  # noqa: ANN401
+def load(layout: Layout, component: str, precision: str, loras: Sequence[Lora], *, any_type: bool = False) -> Any:  # noqa: ANN401
     """Load a component's network.
 
     Args:
         layout: of the model.
         component: which.
-        precision: what its weights are converted to.
+        precision: what its weights are converted to; see :data:`wszoo_sdxl.components.PRECISIONS`.
         loras: merged into the weights in fp32, before they are rounded once.
-        mixed: accept a checkpoint of several element types.
+        any_type: accept a checkpoint of several element types.
 
     Returns:
         diffusers' or transformers' module, in evaluation mode.
@@ -65,7 +67,7 @@ def load(layout: Layout, component: str, precision: str, loras: Sequence[Lora], 
         MissingExtraError: a library is not installed.
     """
     files = files_of(layout, component, precision)
-    if not mixed:
+    if not any_type:
         check_types(files, component)
     part = folder_of(component)
     module = _empty(part, layout.configs[part])
@@ -73,16 +75,14 @@ def load(layout: Layout, component: str, precision: str, loras: Sequence[Lora], 
     changes = deltas(loras, component, weights)
     _fill(module, files, getattr(require_torch(), PRECISIONS[precision]), changes, component)
     _positions(module)
+    if precision == "mixed":
+        halve_attention(module)
     return module.eval()
 
 
 def _empty(part: str, config: Mapping[str, Any]) -> Any:  # noqa: ANN401
     torch = require_torch()
-    try:
-        import diffusers
-        import transformers
-    except ImportError as error:
-        raise missing(error.name or "diffusers", "export") from error
+    diffusers, transformers = require("diffusers", "export"), require("transformers", "export")
     try:
         with torch.device("meta"):
             if part.startswith("text"):
@@ -143,9 +143,7 @@ def _name(key: str, wanted: Mapping[str, Any]) -> str:
     return f"{old[1]}{_OLD_ATTENTION[old[2]]}.{old[3]}" if old else key
 
 
-def _converted(
-    tensor: torch.Tensor, dtype: torch.dtype, changes: Sequence[Delta], name: str
-) -> torch.Tensor:
+def _converted(tensor: torch.Tensor, dtype: torch.dtype, changes: Sequence[Delta], name: str) -> torch.Tensor:
     if changes:
         tensor = tensor.float()
         for change in changes:

@@ -1,7 +1,7 @@
 """LoRA files: small matrices that are added to a model's weights before it is exported.
 
-A pair (down ``A`` of ``[r, in]``, up ``B`` of ``[out, r]``) changes a weight to ``W + scale * alpha / r * B @ A``. Three
-ways of naming the pairs are read, all as safetensors::
+A pair (down ``A`` of ``[r, in]``, up ``B`` of ``[out, r]``) changes a weight to ``W + scale * alpha / r * B @ A``.
+Three ways of naming the pairs are read, all as safetensors::
 
     unet.mid_block.attentions.0.proj_in.lora_A.weight        PEFT, as diffusers writes it now
     unet.mid_block.attentions.0.proj_in.lora.down.weight     diffusers, before PEFT

@@ -10,9 +10,9 @@ from wszoo.errors import BuildError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-# Stability's code numbers the unet's blocks through, two resnets and a sampler to each resolution on the way down, three
-# resnets on the way up; diffusers counts blocks and layers within a block.
-_DOWN, _UP = 3, 3
+# Stability's code numbers the unet's blocks through, two resnets and a sampler to each resolution on the way down, and
+# three resnets on the way up; diffusers counts blocks and layers within a block.
+_LAYERS = 3
 _RESNET = {
     "conv1": "in_layers_2",
     "conv2": "out_layers_3",
@@ -70,22 +70,24 @@ def _spellings(component: str, module: str) -> Iterator[str]:
 
 def _stability(module: str) -> str | None:
     """The name with underscores that Stability's code gives a module of the unet; None when it has no counterpart."""
-    if module in _TOP:
-        return _TOP[module]
     match = _MODULE.fullmatch(module)
     if match is None:
-        return None
+        return _TOP.get(module)
     kind, layer, rest = match["kind"], int(match["layer"]), match["rest"]
-    tail = _RESNET.get(rest, rest).replace(".", "_") if kind == "resnets" else rest.replace(".", "_")
+    tail = (_RESNET.get(rest, rest) if kind == "resnets" else rest).replace(".", "_")
+    place = 0 if kind == "resnets" else 1
     if match["down"] is not None:
-        first = 1 + _DOWN * int(match["down"])
-        if kind == "downsamplers":
-            return f"input_blocks_{first + 2}_0_op"
-        return f"input_blocks_{first + layer}_{0 if kind == 'resnets' else 1}_{tail}"
+        first = 1 + _LAYERS * int(match["down"])
+        return (
+            f"input_blocks_{first + 2}_0_op"
+            if kind == "downsamplers"
+            else f"input_blocks_{first + layer}_{place}_{tail}"
+        )
     if match["up"] is not None:
-        number = _UP * int(match["up"])
-        if kind == "upsamplers":
-            return f"output_blocks_{number + 2}_2_conv"  # after a resnet and an attention
-        return f"output_blocks_{number + layer}_{0 if kind == 'resnets' else 1}_{tail}"
+        first = _LAYERS * int(match["up"])  # the upsampler comes after a resnet and an attention
+        return (
+            f"output_blocks_{first + 2}_2_conv"
+            if kind == "upsamplers"
+            else f"output_blocks_{first + layer}_{place}_{tail}"
+        )
     return f"middle_block_{1 if kind == 'attentions' else 2 * layer}_{tail}"
-

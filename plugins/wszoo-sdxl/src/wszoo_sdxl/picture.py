@@ -31,13 +31,13 @@ def load_picture(path: Path) -> NDArray[np.uint8]:
         raise NotFoundError(f"no such image: {path}")
     try:
         with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise UsageError(f"{path} has {image.width}x{image.height} pixels, more than {MAX_PIXELS}")
-            return np.asarray(image.convert("RGB"), np.uint8)
-    except UsageError:
-        raise
+            fits = image.width * image.height <= MAX_PIXELS
+            pixels = np.asarray(image.convert("RGB"), np.uint8) if fits else None
     except Exception as error:  # decoders raise anything on damaged files
         raise UsageError(f"{path} is not a usable image: {error}", hint="give a PNG, JPEG or WebP file") from error
+    if pixels is None:
+        raise UsageError(f"{path} has more than {MAX_PIXELS} pixels", hint="make it smaller")
+    return pixels
 
 
 def save_picture(path: Path, pixels: NDArray[np.uint8]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wszoo.errors import MalformedError, NotFoundError
-from wszoo_sdxl.tensors import missing
+from wszoo_sdxl.libraries import require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,11 +48,8 @@ def tokenize(model: PulledModel, part: str, texts: Sequence[str], length: int) -
 
 
 def _load(folder: str, part: str) -> Any:  # noqa: ANN401 - transformers' own
+    transformers = require("transformers", "run")
     try:
-        from transformers import CLIPTokenizer
-    except ImportError as error:
-        raise missing("transformers", "run") from error
-    try:
-        return CLIPTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return transformers.CLIPTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever damaged files make the library raise
         raise MalformedError(f"the {part}'s files make no tokenizer: {type(error).__name__}: {error}") from error

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from wszoo.families.checkpoints import read_json
 from wszoo.errors import BuildError
+from wszoo.families.checkpoints import read_json
 from wszoo.schema.decode import decode
 from wszoo_sdxl.components import shape_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from wszoo_sdxl.components import Shape
     from wszoo_sdxl.layout import Layout
 
 ASSET = "pipeline.json"

@@ -9,7 +9,7 @@ import msgspec
 
 from wszoo.errors import MalformedError, UsageError
 from wszoo_sdxl.layout import SCHEDULER
-from wszoo_sdxl.tensors import missing
+from wszoo_sdxl.libraries import require
 
 if TYPE_CHECKING:
     from wszoo.families.protocol import PulledModel
@@ -23,17 +23,14 @@ def make_scheduler(model: PulledModel) -> Any:  # noqa: ANN401 - one of diffuser
         MalformedError: it is not one of diffusers' schedulers.
         MissingExtraError: diffusers is not installed.
     """
-    try:
-        import diffusers
-    except ImportError as error:
-        raise missing("diffusers", "run") from error
+    diffusers = require("diffusers", "run")
     try:
         config = msgspec.json.decode(model.asset(SCHEDULER), type=dict[str, Any])
     except (msgspec.DecodeError, RecursionError) as error:
         raise MalformedError(f"{SCHEDULER} is not a JSON object: {error}") from error
     name = str(config.get("_class_name"))
-    kind = getattr(diffusers, name, None) if name.endswith("Scheduler") else None
-    if not inspect.isclass(kind) or not issubclass(kind, diffusers.SchedulerMixin):
+    kind: Any = getattr(diffusers, name, None) if name.endswith("Scheduler") else None
+    if not _is_scheduler(kind, diffusers.SchedulerMixin):
         raise MalformedError(f"{SCHEDULER} names {name!r}, which is not one of diffusers' schedulers")
     try:
         return kind.from_config(config)
@@ -56,3 +53,7 @@ def set_steps(scheduler: Any, steps: int) -> None:  # noqa: ANN401
 def takes_generator(scheduler: Any) -> bool:  # noqa: ANN401
     """True for schedulers that add noise at every step (Turbo's)."""
     return "generator" in inspect.signature(scheduler.step).parameters
+
+
+def _is_scheduler(kind: object, base: type) -> bool:
+    return inspect.isclass(kind) and issubclass(kind, base)

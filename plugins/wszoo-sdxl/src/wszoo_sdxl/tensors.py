@@ -7,7 +7,8 @@ from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from wszoo.errors import BuildError, MalformedError, MissingExtraError
+from wszoo.errors import BuildError, MalformedError
+from wszoo_sdxl.libraries import require
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,14 +25,11 @@ def open_file(path: Path) -> Iterator[Any]:
         MalformedError: not a safetensors file, or a damaged one.
         MissingExtraError: safetensors is not installed.
     """
+    safetensors = require("safetensors", "export")
     try:
-        from safetensors import SafetensorError, safe_open
-    except ImportError as error:
-        raise missing("safetensors", "export") from error
-    try:
-        with safe_open(path, "pt") as file:
+        with safetensors.safe_open(path, "pt") as file:
             yield file
-    except SafetensorError as error:
+    except safetensors.SafetensorError as error:
         raise MalformedError(f"{path} is not a safetensors file, or is damaged: {error}") from error
 
 
@@ -68,11 +66,3 @@ def count_numbers(files: Sequence[Path]) -> int:
         with open_file(path) as file:
             total += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
     return total
-
-
-def missing(module: str, extra: str) -> MissingExtraError:
-    """The error for a library that is installed with an extra of this plugin."""
-    purpose = "exporting this model" if extra == "export" else "running this model"
-    error = MissingExtraError(module, extra, purpose)
-    error.hint = f'install it with: pip install "wszoo-sdxl[{extra}]"'
-    return error

@@ -11,12 +11,10 @@ import argparse
 import json
 import string
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wszoo.families.torch_export import require_torch
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from wszoo_sdxl.libraries import require
 
 HIDDEN = 32  # of each text encoder
 SEED = 7
@@ -38,7 +36,7 @@ UNET: dict[str, Any] = {
     "block_out_channels": [32, 64],
     "layers_per_block": 1,
     "attention_head_dim": [2, 4],
-    "transformer_layers_per_block": [1, 2],
+    "transformer_layers_per_block": [1, 1],
     "use_linear_projection": True,
     "addition_embed_type": "text_time",
     "addition_time_embed_dim": 8,
@@ -80,20 +78,19 @@ def make(folder: Path, kind: str = "base", *, seed: int = SEED, precision: str =
         ``folder``.
     """
     torch = require_torch()
-    import diffusers
-
+    diffusers = require("diffusers", "export")
     refiner = kind == "refiner"
     dtype = {"fp32": torch.float32, "fp16": torch.float16}[precision]
     networks = _networks(refiner)
     for number, network in enumerate(networks.values()):
-        _fill(network, seed + number)
+        fill(network, seed + number)
         network.to(dtype)
     scheduler = diffusers.EulerDiscreteScheduler(**SCHEDULER)
     if kind == "turbo":
         scheduler = diffusers.EulerAncestralDiscreteScheduler(**{**SCHEDULER, "timestep_spacing": "trailing"})
     absent = {"text_encoder": None, "tokenizer": None} if refiner else {}
     for name in ("tokenizer", "tokenizer_2")[refiner:]:
-        _tokenizer(folder / name, pad="!" if name == "tokenizer_2" else "<|endoftext|>")
+        write_tokenizer(folder / name, pad="!" if name == "tokenizer_2" else "<|endoftext|>")
     pipeline = (diffusers.StableDiffusionXLImg2ImgPipeline if refiner else diffusers.StableDiffusionXLPipeline)(
         **networks,
         **{name: read_tokenizer(folder / name) for name in ("tokenizer", "tokenizer_2")[refiner:]},
@@ -108,9 +105,7 @@ def make(folder: Path, kind: str = "base", *, seed: int = SEED, precision: str =
 
 def read_tokenizer(folder: Path) -> Any:  # noqa: ANN401 - transformers' own
     """The tokenizer that :func:`make` wrote."""
-    from transformers import CLIPTokenizer
-
-    return CLIPTokenizer.from_pretrained(folder)
+    return require("transformers", "export").CLIPTokenizer.from_pretrained(folder)
 
 
 def vocabulary() -> dict[str, int]:
@@ -120,7 +115,8 @@ def vocabulary() -> dict[str, int]:
     return {word: number for number, word in enumerate(words)}
 
 
-def _tokenizer(folder: Path, *, pad: str) -> None:
+def write_tokenizer(folder: Path, *, pad: str = "<|endoftext|>") -> None:
+    """Write the files of a tokenizer of single letters, and of the word "cat"."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "tokenizer_class": "CLIPTokenizer",
@@ -135,12 +131,27 @@ def _tokenizer(folder: Path, *, pad: str) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
-def _networks(refiner: bool) -> dict[str, Any]:
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+def fill(module: Any, seed: int) -> None:  # noqa: ANN401 - a torch module
+    """Seed a module's weights with the variance that keeps signals alive through every layer.
 
+    Norms start near one, biases near zero. One tensor at a time, in the module's own element type.
+    """
+    torch = require_torch()
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in module.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        if parameter.ndim == 1:
+            noise.mul_(0.02).add_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
+        else:
+            noise.mul_(parameter[0].numel() ** -0.5)
+        parameter.data.copy_(noise)
+    module.eval()
+
+
+def _networks(refiner: bool) -> dict[str, Any]:
+    diffusers, transformers = require("diffusers", "export"), require("transformers", "export")
     words = vocabulary()
-    text = CLIPTextConfig(
+    text = transformers.CLIPTextConfig(
         **TEXT,
         vocab_size=len(words),
         bos_token_id=words["<|startoftext|>"],
@@ -148,31 +159,21 @@ def _networks(refiner: bool) -> dict[str, Any]:
         pad_token_id=words["<|endoftext|>"],
     )
     numbers = 5 if refiner else 6  # size, crop, and a score or the target size
-    unet = UNet2DConditionModel(
+    unet = diffusers.UNet2DConditionModel(
         **UNET,
         cross_attention_dim=HIDDEN if refiner else 2 * HIDDEN,
         projection_class_embeddings_input_dim=numbers * UNET["addition_time_embed_dim"] + HIDDEN,
     )
-    both: Mapping[str, Any] = {} if refiner else {"text_encoder": CLIPTextModel(text)}
-    return {**both, "text_encoder_2": CLIPTextModelWithProjection(text), "unet": unet, "vae": AutoencoderKL(**VAE)}
-
-
-def _fill(module: Any, seed: int) -> None:  # noqa: ANN401 - a torch module
-    # Weights of the variance that keeps signals alive through every layer; norms start as ones, biases near zero.
-    torch = require_torch()
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in module.named_parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        if parameter.ndim == 1:
-            parameter.data = 0.02 * noise + (1.0 if "norm" in name and name.endswith("weight") else 0.0)
-        else:
-            parameter.data = noise * parameter[0].numel() ** -0.5
-    module.eval()
+    both = {} if refiner else {"text_encoder": transformers.CLIPTextModel(text)}
+    second = transformers.CLIPTextModelWithProjection(text)
+    return {**both, "text_encoder_2": second, "unet": unet, "vae": diffusers.AutoencoderKL(**VAE)}
 
 
 def main() -> None:
     """``python -m wszoo_sdxl.tiny FOLDER``."""
-    parser = argparse.ArgumentParser(prog="python -m wszoo_sdxl.tiny", description="Write a tiny SDXL to try things out.")
+    parser = argparse.ArgumentParser(
+        prog="python -m wszoo_sdxl.tiny", description="Write a tiny SDXL to try things out."
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kind", choices=["base", "refiner", "turbo"], default="base")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Sizes in words."""
+"""Facts as text for people: sizes, shares, and names from outside that must not steer a terminal."""
 
 from __future__ import annotations
 
@@ -23,3 +23,8 @@ def share(part: int, whole: int) -> str:
         return "-"
     percent = 100 * part / whole
     return f"{percent:.0f} %" if percent >= _TEN else f"{percent:.2g} %"
+
+
+def printable(text: str) -> str:
+    """Text from outside with everything that could steer a terminal replaced by ``?``."""
+    return "".join(char if char.isprintable() else "?" for char in text)

@@ -1,0 +1,199 @@
+"""Pushing: send what a remote lacks, manifests after what they name, and the tag last."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from wszoo.errors import IntegrityError, NotFoundError, RemoteError, UsageError
+from wszoo.parallel import ordered_map
+from wszoo.progress import Progress, Silent
+from wszoo.schema.decode import MAX_MANIFEST, decode
+from wszoo.schema.oci import INDEX, MANIFEST, Descriptor, Index
+from wszoo.store.documents import reachable, read_index
+from wszoo.transfer import RemoteDocuments
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from wszoo.digest import Digest
+    from wszoo.names import Ref
+    from wszoo.remotes.protocol import WritableRemote
+    from wszoo.store.refs import Entry
+    from wszoo.store.store import Store
+
+T = TypeVar("T")
+
+WORKERS = 4  # as for pulls: enough to hide a round trip, few enough for any server
+ATTEMPTS = 4
+LONGEST_WAIT = 60.0  # seconds; a remote that wants more is told about to the user instead
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushReport:
+    """What a push did, or would do.
+
+    Attributes:
+        ref: as it is on the remote, pinned.
+        before: the digest that the tag had there; None when there was no such tag.
+        sent: the blobs and manifests that the remote did not have, the index not among them.
+        present: how many it had.
+    """
+
+    ref: Ref
+    before: Digest | None
+    sent: tuple[Descriptor, ...]
+    present: int
+
+    @property
+    def sent_bytes(self) -> int:
+        """Their bytes."""
+        return sum(descriptor.size for descriptor in self.sent)
+
+    @property
+    def moved(self) -> bool:
+        """True when the tag points to something else now."""
+        return self.before != self.ref.digest
+
+
+def push(
+    store: Store,
+    remote: WritableRemote,
+    ref: Ref,
+    *,
+    target: Ref | None = None,
+    replace: bool = False,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> PushReport:
+    """Copy a model with all of its plans to a remote, and point a tag there at it.
+
+    A tag that is there already is moved only if nothing gets lost by it: the index that it has lists nothing which the
+    new one does not. Bytes are sent as they were built; the index keeps its digest.
+
+    Args:
+        store: where from.
+        remote: where to.
+        ref: what; a pin is checked.
+        target: the name to give it there; None for the same.
+        replace: move the tag also if plans get lost.
+        dry_run: only report.
+        progress: where to report.
+
+    Raises:
+        NotFoundError: no such ref, or not all of its plans are in the store.
+        IntegrityError: a blob in the store is damaged; nothing that names it was sent.
+        UsageError: the tag has something else there, and ``replace`` was not given.
+        RemoteError: the remote cannot be reached or refuses, or someone else moved the tag meanwhile.
+    """
+    name = (target or ref).unpinned
+    with store.lease():
+        entry = store.refs.get(ref)
+        content = _content(store, entry)
+        before = _current(remote, name)
+        if before is not None and not replace:
+            _check_nothing_lost(store, remote, entry, before, name)
+        lacking = _persist(lambda: remote.missing(name, content))
+        index = Descriptor(media_type=INDEX, digest=entry.descriptor.digest, size=entry.descriptor.size)
+        report = PushReport(
+            ref=name.pinned(index.digest),
+            before=before.digest if before else None,
+            sent=tuple(lacking),
+            present=len(content) - len(lacking),
+        )
+        if dry_run or not (lacking or report.moved):
+            return report
+        _send(store, remote, name, lacking, progress or Silent())
+        _point(remote, name, index, store.blobs.read(index.digest, limit=MAX_MANIFEST), report.before)
+    return report
+
+
+def _content(store: Store, entry: Entry) -> list[Descriptor]:
+    """Everything that the index reaches, without the index: blobs first, then manifests."""
+    if entry.held is not None:
+        _check_complete(store, entry)
+    found = {each.digest: each for each in reachable(store, entry.descriptor, None)}
+    del found[entry.descriptor.digest]
+    for each in found.values():
+        if store.blobs.size(each.digest) != each.size:
+            raise IntegrityError(
+                f"blob {each.digest} of {entry.ref.tagged} is missing or damaged in {store.layout.root}",
+                hint="run 'wszoo verify', then build or pull it again",
+            )
+    return sorted(found.values(), key=lambda each: each.media_type == MANIFEST)
+
+
+def _check_complete(store: Store, entry: Entry) -> None:
+    assert entry.held is not None
+    listed = read_index(store, entry.descriptor).manifests
+    absent = [each for each in listed if store.blobs.size(each.digest) is None]
+    if absent:
+        raise NotFoundError(
+            f"{len(absent)} plans of {entry.ref.tagged} are not in {store.layout.root}: it was pulled for one GPU",
+            hint="push from where it was built; an index that lists plans which are nowhere would help nobody",
+        )
+
+
+def _current(remote: WritableRemote, ref: Ref) -> Descriptor | None:
+    try:
+        return _persist(lambda: remote.resolve(ref))
+    except NotFoundError:
+        return None
+
+
+def _check_nothing_lost(store: Store, remote: WritableRemote, entry: Entry, before: Descriptor, ref: Ref) -> None:
+    if before.digest == entry.descriptor.digest:
+        return
+    ours = {each.digest for each in read_index(store, entry.descriptor).manifests}
+    documents = RemoteDocuments(remote)
+    data = _persist(lambda: documents.read(before, limit=MAX_MANIFEST))
+    theirs = {each.digest for each in decode(data, Index, what=f"index {before.digest}").manifests}
+    if not theirs <= ours:
+        raise UsageError(
+            f"{remote.url} has {ref.tagged} as {before.digest}, with {len(theirs - ours)} manifests that are not in "
+            f"{entry.descriptor.digest}",
+            hint="push under another tag, pull and build on top of it, or give --replace to let it go",
+        )
+
+
+def _send(
+    store: Store, remote: WritableRemote, ref: Ref, descriptors: Sequence[Descriptor], progress: Progress
+) -> None:
+    manifests = [each for each in descriptors if each.media_type == MANIFEST]
+    blobs = [each for each in descriptors if each.media_type != MANIFEST]
+    with progress.stage(f"push {ref.tagged}", sum(each.size for each in descriptors)) as advance:
+
+        def send(each: Descriptor) -> None:
+            store.blobs.check(each.digest)  # a damaged blob must not spread; reading it twice costs 0.5 s a GB
+            _persist(lambda: remote.put(ref, each, store.blobs.path(each.digest)))
+            advance(each.size)
+
+        for wave in (blobs, manifests):
+            for _ in ordered_map(send, wave, workers=WORKERS):
+                pass
+
+
+def _point(remote: WritableRemote, ref: Ref, index: Descriptor, data: bytes, expected: Digest | None) -> None:
+    if _persist(lambda: remote.tag(ref, index, data, expected)):
+        return
+    now = _current(remote, ref)
+    if now is None or now.digest != index.digest:  # else an earlier attempt arrived whose answer was lost
+        raise RemoteError(
+            f"someone else moved {ref.tagged} at {remote.url} while this push went on",
+            hint="all blobs are there; push again to compare with what is there now",
+        )
+
+
+def _persist(call: Callable[[], T]) -> T:
+    """Try again what a network may have spoiled, with growing pauses."""
+    for attempt in range(1, ATTEMPTS):
+        try:
+            return call()
+        except RemoteError as error:
+            wait = error.retry_after if error.retry_after is not None else random.uniform(0.5, 1) * 2 ** (attempt - 1)  # noqa: S311
+            if error.permanent or wait > LONGEST_WAIT:
+                raise
+            time.sleep(wait)
+    return call()

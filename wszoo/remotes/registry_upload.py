@@ -1,0 +1,82 @@
+"""Uploading a blob to a registry: in one request, or a large one in chunks that can each be tried again.
+
+Source: the OCI distribution specification 1.1, "Pushing blobs".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
+
+from wszoo.errors import IntegrityError, RemoteError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from wszoo.remotes.web import Response, Web
+    from wszoo.schema.oci import Descriptor
+
+CHUNK = 64 << 20  # packs stay below this, so nearly all blobs take one request; some registries refuse larger bodies
+_PIECE = 1 << 20
+_STARTED, _TAKEN, _DONE = frozenset({202}), frozenset({202, 204}), frozenset({201, 204})
+
+
+def upload(web: Web, start: str, descriptor: Descriptor, path: Path) -> None:
+    """Upload a file as a blob.
+
+    Args:
+        web: sends the requests.
+        start: URL of the repository's uploads.
+        descriptor: of the blob.
+        path: the file with its bytes.
+
+    Raises:
+        RemoteError: the registry cannot be reached or refuses.
+        IntegrityError: it received other bytes than the descriptor says.
+    """
+    response = web.request("POST", start, headers={"Content-Length": "0"}, accept=_STARTED)
+    place, sent = _location(response, start), 0
+    while descriptor.size - sent > CHUNK:
+        part = _Part(path, sent, CHUNK)
+        headers = {
+            "Content-Type": "application/octet-stream",
+            "Content-Length": str(CHUNK),
+            "Content-Range": f"{sent}-{sent + CHUNK - 1}",
+        }
+        place = _location(web.request("PATCH", place, headers=headers, body=part.open, accept=_TAKEN), place)
+        sent += CHUNK
+    last = _Part(path, sent, descriptor.size - sent)
+    headers = {"Content-Type": "application/octet-stream", "Content-Length": str(last.length)}
+    if sent and last.length:
+        headers["Content-Range"] = f"{sent}-{descriptor.size - 1}"
+    url = f"{place}{'&' if '?' in place else '?'}digest={descriptor.digest}"
+    response = web.request("PUT", url, headers=headers, body=last.open, accept=_DONE)
+    response.drain_conn()
+    echo = response.headers.get("Docker-Content-Digest")
+    if echo is not None and echo != descriptor.digest:
+        raise IntegrityError(f"blob {descriptor.digest} arrived at {start} as {echo}")
+
+
+class _Part:
+    """A piece of a file as a request's body; opened anew for each attempt."""
+
+    def __init__(self, path: Path, offset: int, length: int) -> None:
+        self._path = path
+        self._offset = offset
+        self.length = length
+
+    def open(self) -> Any:  # noqa: ANN401 - urllib3 takes any iterable
+        left = self.length
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            while left and (piece := file.read(min(_PIECE, left))):
+                left -= len(piece)
+                yield piece
+
+
+def _location(response: Response, url: str) -> str:
+    response.drain_conn()
+    target = response.headers.get("Location")
+    if not target:
+        raise RemoteError(f"{url} accepts an upload and does not say where", permanent=True)
+    return urljoin(url, target)

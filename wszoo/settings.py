@@ -1,0 +1,134 @@
+"""The user's settings: one TOML file, which they may edit.
+
+::
+
+    [remotes.acme]
+    url = "oci://registry.example/acme"
+    mirrors = ["https://mirror.example/acme"]
+
+It stands in the user's configuration folder; ``WSZOO_CONFIG`` names another file. What wszoo does not know in it stays
+as it is, comments too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import platformdirs
+
+from wszoo.errors import MalformedError, NotFoundError, StorageError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import tomlkit
+
+VARIABLE = "WSZOO_CONFIG"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s\x00-\x1f\x7f]+")
+
+
+class RemoteSetting(msgspec.Struct, frozen=True, kw_only=True):
+    """A remote that has a name.
+
+    Attributes:
+        url: what ``--from`` would be given.
+        mirrors: other places with the same blobs, tried in order when it fails.
+    """
+
+    url: str
+    mirrors: tuple[str, ...] = ()
+
+
+class _Settings(msgspec.Struct, frozen=True, kw_only=True):
+    remotes: dict[str, RemoteSetting] = {}
+
+
+def settings_path() -> Path:
+    """The file that ``WSZOO_CONFIG`` names, or else ``config.toml`` in the user's configuration folder."""
+    named = os.environ.get(VARIABLE)
+    return Path(named) if named else Path(platformdirs.user_config_dir("wszoo", appauthor=False)) / "config.toml"
+
+
+def remotes() -> dict[str, RemoteSetting]:
+    """The configured remotes, in the file's order.
+
+    Raises:
+        MalformedError: the file is no TOML, or a remote in it has no URL.
+        StorageError: it cannot be read.
+    """
+    path = settings_path()
+    text = _read(path)
+    try:
+        return msgspec.convert(tomllib.loads(text), _Settings).remotes
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise MalformedError(f"{path}: {error}", hint="correct the file, or move it away") from error
+
+
+def add_remote(name: str, url: str, mirrors: Sequence[str] = ()) -> None:
+    """Give a remote a name, or change what the name stands for.
+
+    Raises:
+        UsageError: the name or a URL is none.
+        StorageError: the file cannot be written.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"not a name for a remote: {name!r}", hint="use letters, digits, '.', '_' and '-', for example 'acme'"
+        )
+    for each in (url, *mirrors):
+        if not _URL.fullmatch(each):
+            raise UsageError(
+                f"not a remote's URL: {each!r}", hint="such as https://HOST/PATH, oci://HOST/PATH or file:///FOLDER"
+            )
+    document = _document()
+    table = document.setdefault("remotes", {})
+    table[name] = {"url": url, **({"mirrors": list(mirrors)} if mirrors else {})}
+    _write(document)
+
+
+def remove_remote(name: str) -> None:
+    """Forget a remote's name.
+
+    Raises:
+        NotFoundError: there is none of that name.
+        StorageError: the file cannot be written.
+    """
+    known = remotes()
+    if name not in known:
+        raise NotFoundError(f"no remote {name!r} in {settings_path()}", hint=f"there is: {', '.join(known) or 'none'}")
+    document = _document()
+    del document["remotes"][name]
+    _write(document)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise StorageError(f"cannot read {path}: {error}") from error
+
+
+def _document() -> tomlkit.TOMLDocument:
+    import tomlkit
+
+    remotes()  # refuse to rewrite what cannot be understood
+    return tomlkit.parse(_read(settings_path()))
+
+
+def _write(document: tomlkit.TOMLDocument) -> None:
+    import tomlkit
+
+    from wszoo.store.files import storage_errors, write_atomic
+
+    path = settings_path()
+    with storage_errors("write the settings to"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, tomlkit.dumps(document).encode(), path.parent)

@@ -1,0 +1,7 @@
+"""Moving blobs from remotes into a store: in parallel, resumable, bounded, hashed, from several places if need be."""
+
+from wszoo.transfer.documents import RemoteDocuments
+from wszoo.transfer.fetching import fetch, missing
+from wszoo.transfer.tuning import Tuning
+
+__all__ = ["RemoteDocuments", "Tuning", "fetch", "missing"]

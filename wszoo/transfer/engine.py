@@ -1,0 +1,289 @@
+"""Fetching many items at once: who does what next, who is stuck, and when it is over.
+
+Workers are threads. Each takes the next segment of the item that it has begun, so that an item is written and hashed in
+order; else it begins another item; else it helps with one that is under way; else it looks whether items that other
+processes have claimed are finished. The calling thread watches: it starts workers as the governor allows, and takes the
+segment from a worker that got no byte for too long. A thread that is blocked in the network cannot be stopped; it finds
+out by itself that it has lost its segment, and ends.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from wszoo.errors import IntegrityError, RemoteError, WszooError
+from wszoo.transfer.download import Attempt, Download
+from wszoo.transfer.governor import Governor
+from wszoo.transfer.requests import Stopped, fetch_segment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from wszoo.store.partials import Partials
+    from wszoo.transfer.items import Item, Segment
+    from wszoo.transfer.sources import Source, Sources
+    from wszoo.transfer.tuning import Tuning
+
+_TICK = 0.2  # seconds between the watcher's rounds
+_LAST_WORDS = 5.0  # seconds that workers get to end after a failure
+
+
+@dataclass(slots=True, eq=False)
+class _Foreign:
+    """An item that another process has claimed."""
+
+    item: Item
+    written: float = 0.0
+    since: float = field(default_factory=time.monotonic)
+    looked: float = 0.0
+
+
+_Task = tuple[Download, "Segment"] | _Foreign
+
+
+class Engine:
+    """One transfer.
+
+    Args:
+        sources: where from.
+        partials: where unfinished files are.
+        items: what; each key once.
+        advance: gets every byte once; called by one thread at a time.
+        tuning: how hard to try.
+    """
+
+    def __init__(
+        self,
+        sources: Sources,
+        partials: Partials,
+        items: Iterable[Item],
+        advance: Callable[[int], None],
+        tuning: Tuning,
+    ) -> None:
+        self._sources = sources
+        self._partials = partials
+        self._tuning = tuning
+        self._advance = advance
+        self._changed = threading.Condition(threading.RLock())
+        self._new: deque[_Foreign] = deque(_Foreign(item) for item in items)
+        self._foreign: deque[_Foreign] = deque()
+        self._open: list[Download] = []
+        self._left = len(self._new)
+        self._attempts: dict[threading.Thread, Attempt | None] = {}
+        self._busy = 0
+        self._governor = Governor(tuning.start, tuning.workers)
+        self._error: BaseException | None = None
+        self.stopping = threading.Event()
+
+    def run(self) -> None:
+        """Fetch everything.
+
+        Raises:
+            NotFoundError: a blob is at no source.
+            IntegrityError: every source sends something else than was promised.
+            RemoteError: the sources failed again and again.
+            StorageError: the file system refuses.
+        """
+        try:
+            with self._changed:
+                while self._left and self._error is None:
+                    self._hire()
+                    self._changed.wait(_TICK)
+                    self._watch()
+        finally:
+            self._end()
+        if self._error is not None:
+            raise self._error
+
+    # ---- the watcher ----
+
+    def _hire(self) -> None:
+        wanted = min(self._governor.limit, self._tuning.workers)
+        while len(self._attempts) < wanted:
+            worker = threading.Thread(target=self._work, name="wszoo-fetch", daemon=True)
+            self._attempts[worker] = None
+            worker.start()
+
+    def _watch(self) -> None:
+        now = time.monotonic()
+        for worker, attempt in list(self._attempts.items()):
+            if attempt is not None and now - attempt.last > self._tuning.stall:
+                self._replace(worker, attempt)
+
+    def _replace(self, worker: threading.Thread, attempt: Attempt) -> None:
+        attempt.abandon()
+        del self._attempts[worker]
+        self._busy -= 1
+        url, stall = attempt.source.remote.url, self._tuning.stall
+        try:
+            self.failed(attempt, RemoteError(f"{url} sent nothing for {stall:g} s", hint="check the network"))
+            wrong = attempt.download.give_back(attempt.segment)
+            if wrong is not None:
+                self._again(attempt.download, wrong)
+        except WszooError as error:
+            self._error = self._error or error
+
+    def _end(self) -> None:
+        with self._changed:
+            self.stopping.set()
+            self._changed.notify_all()
+            workers = list(self._attempts)
+        until = time.monotonic() + _LAST_WORDS
+        for worker in workers:
+            worker.join(max(0.0, until - time.monotonic()))
+        with self._changed:
+            for attempt in self._attempts.values():
+                if attempt is not None:
+                    attempt.abandon()
+            for download in self._open:
+                self._partials.release(download.item.key)
+
+    # ---- the workers ----
+
+    def _work(self) -> None:
+        mine: Download | None = None
+        try:
+            while (task := self._next(mine)) is not None:
+                mine = self._begin(task) if isinstance(task, _Foreign) else self._fetch(*task)
+                with self._changed:
+                    self._busy -= 1
+                    self._changed.notify_all()
+        except Stopped:
+            pass
+        except BaseException as error:  # noqa: BLE001 - the calling thread raises it
+            with self._changed:
+                self._error = self._error or error
+                self._changed.notify_all()
+        finally:
+            with self._changed:
+                self._attempts.pop(threading.current_thread(), None)
+
+    def _next(self, mine: Download | None) -> _Task | None:
+        with self._changed:
+            while not self.stopping.is_set() and self._left:
+                if self._busy < self._governor.limit and (task := self._choose(mine)) is not None:
+                    self._busy += 1
+                    return task
+                self._changed.wait(self._tuning.poll)
+        return None
+
+    def _choose(self, mine: Download | None) -> _Task | None:
+        order = [mine, *self._open] if mine is not None and not self._new else [mine] if mine is not None else []
+        for download in order:
+            if (segment := download.take()) is not None:
+                return download, segment
+        if self._new:
+            return self._new.popleft()
+        for download in self._open:
+            if (segment := download.take()) is not None:
+                return download, segment
+        now = time.monotonic()
+        if self._foreign and now - self._foreign[0].looked >= self._tuning.poll:
+            return self._foreign.popleft()
+        return None
+
+    def _begin(self, task: _Foreign) -> Download | None:
+        """Claim an item; or find that it is here, or that another process has it."""
+        item = task.item
+        if not item.present() and not self._claim(task):
+            task.looked = time.monotonic()
+            with self._changed:
+                self._foreign.append(task)
+            return None
+        if item.present():  # perhaps the last owner finished it just before the claim became ours
+            self._partials.release(item.key)
+            self._count(item.size)
+            self._finish()
+            return None
+        partial, done = self._partials.open(item.key, item.size, self._tuning.segment)
+        download = Download(item, partial, done, self._count)
+        with self._changed:
+            self._open.append(download)
+        if download.complete and download.catch_up():
+            self._place(download)
+        return download
+
+    def _claim(self, task: _Foreign) -> bool:
+        written, now = self._partials.written(task.item.key), time.monotonic()
+        if written != task.written:
+            task.written, task.since = written, now
+        return self._partials.claim(task.item.key, force=now - task.since > self._tuning.patience)
+
+    def _fetch(self, download: Download, segment: Segment) -> Download:
+        complete = False
+        try:
+            fetch_segment(self, self._sources, download, segment)
+        except IntegrityError as error:
+            download.spoil(error)
+        else:
+            complete = download.finish_segment(segment)
+        wrong = download.leave()
+        if wrong is not None:
+            self._again(download, wrong)
+        elif complete:
+            self._place(download)
+        return download
+
+    def _place(self, download: Download) -> None:
+        try:
+            download.item.place(download.finished())
+        except IntegrityError as error:
+            self._again(download, error)
+            return
+        download.drop()
+        self._partials.release(download.item.key)
+        with self._changed:
+            self._open.remove(download)
+        self._finish()
+
+    def _again(self, download: Download, error: IntegrityError) -> None:
+        """Fetch an item again that came out wrong, preferring another source each time; each gets one such chance."""
+        if download.round >= len(self._sources.all):
+            download.drop()
+            raise error
+        download.restart()
+        with self._changed:
+            self._changed.notify_all()
+
+    def _finish(self) -> None:
+        with self._changed:
+            self._left -= 1
+            self._changed.notify_all()
+
+    def _count(self, count: int) -> None:
+        with self._changed:
+            self._advance(count)
+
+    # ---- what requests tell ----
+
+    def begin(self, download: Download, segment: Segment, source: Source) -> Attempt:
+        """See :class:`wszoo.transfer.requests.Host`."""
+        attempt = Attempt(download, segment, source, time.monotonic())
+        with self._changed:
+            self._attempts[threading.current_thread()] = attempt
+        return attempt
+
+    def received(self, attempt: Attempt, count: int) -> None:
+        """See :class:`wszoo.transfer.requests.Host`."""
+        with self._changed:
+            self._governor.received(count)
+        attempt.download.count(attempt.segment, attempt.segment.reached)
+
+    def failed(self, attempt: Attempt, error: RemoteError) -> None:
+        """See :class:`wszoo.transfer.requests.Host`."""
+        with self._changed:
+            self._governor.failed()
+        segment = attempt.segment
+        segment.failures += 1
+        self._sources.failed(attempt.source, error, segment.failures, attempt.download.refused)
+
+    def end(self, attempt: Attempt) -> None:
+        """See :class:`wszoo.transfer.requests.Host`."""
+        attempt.end()
+        with self._changed:
+            if self._attempts.get(threading.current_thread()) is attempt:
+                self._attempts[threading.current_thread()] = None

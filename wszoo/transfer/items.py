@@ -1,0 +1,118 @@
+"""What is to be transferred: files made of ranges of blobs, cut into segments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from wszoo.digest import Digest
+    from wszoo.schema.oci import Descriptor
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Bytes of a blob on a remote.
+
+    Attributes:
+        blob: which.
+        offset: first byte.
+        length: bytes.
+    """
+
+    blob: Descriptor
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One file to make.
+
+    Attributes:
+        key: what other processes that want the same call it; a blob's digest.
+        ranges: its bytes, one range after the other.
+        present: whether it is in the store, made by anybody.
+        place: what to do with the finished file: check it and put it where it belongs.
+        whole: it is one blob as a whole, which ``key`` is the digest of.
+    """
+
+    key: Digest
+    ranges: tuple[Range, ...]
+    present: Callable[[], bool]
+    place: Callable[[Finished], None]
+    whole: bool = True
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(each.length for each in self.ranges)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A file whose bytes are all here.
+
+    Attributes:
+        item: what it was to be.
+        path: where it is, synced; whoever places it moves it away.
+        digest: of its content.
+    """
+
+    item: Item
+    path: Path
+    digest: Digest
+
+
+@dataclass(slots=True)
+class Segment:
+    """A part of an item that one request fetches.
+
+    Attributes:
+        number: its position.
+        at: first byte in the file.
+        length: bytes in the file.
+        ranges: where they come from; mostly one.
+        reached: bytes that are written.
+        counted: bytes that progress was told of; never told twice.
+        failures: in a row, without a byte in between.
+    """
+
+    number: int
+    at: int
+    length: int
+    ranges: tuple[Range, ...]
+    reached: int = 0
+    counted: int = field(default=0)
+    failures: int = 0
+
+    def rest(self) -> Range:
+        """The next range to ask for."""
+        skip = self.reached
+        for each in self.ranges:
+            if skip < each.length:
+                return Range(each.blob, each.offset + skip, each.length - skip)
+            skip -= each.length
+        return self.ranges[-1]
+
+
+def cut(item: Item, size: int) -> list[Segment]:
+    """An item's segments of ``size`` bytes; the last may be shorter."""
+    segments: list[Segment] = []
+    parts: list[Range] = []
+    at, room = 0, size
+    for each in item.ranges:
+        offset, left = each.offset, each.length
+        while left:
+            length = min(left, room)
+            parts.append(Range(each.blob, offset, length))
+            offset, left, room = offset + length, left - length, room - length
+            if not room:
+                segments.append(Segment(len(segments), at, size, tuple(parts)))
+                at, parts, room = at + size, [], size
+    if parts:
+        segments.append(Segment(len(segments), at, size - room, tuple(parts)))
+    return segments
