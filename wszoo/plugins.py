@@ -31,6 +31,7 @@ BUILTIN = (
     "wszoo.remotes.http",
     "wszoo.remotes.registry",
     "wszoo.remotes.s3",
+    "wszoo.remotes.hub",
 )
 
 

@@ -22,9 +22,10 @@ from wszoo.store.documents import (
     read_plan,
 )
 from wszoo.transfer import RemoteDocuments, fetch, missing
+from wszoo.transfer.tensors import fetch_parts, plan_parts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from wszoo.digest import Digest
     from wszoo.gpu.machine import Machine, Runtime
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from wszoo.store.refs import Entry
     from wszoo.store.store import Store
     from wszoo.transfer import Tuning
+    from wszoo.transfer.tensors import Parts
 
 _ATTEMPTS = 50  # as many pulls of one tag would have to end in a row for us to give up
 
@@ -81,15 +83,19 @@ class PullReport:
     Attributes:
         selection: what was chosen.
         fetched: the blobs that were not here.
+        partly: packs of which only tensors were fetched that were not here.
+        partly_bytes: bytes of those tensors.
     """
 
     selection: Selection
     fetched: tuple[Descriptor, ...]
+    partly: tuple[Descriptor, ...] = ()
+    partly_bytes: int = 0
 
     @property
     def fetched_bytes(self) -> int:
-        """Their bytes."""
-        return sum(descriptor.size for descriptor in self.fetched)
+        """Bytes of all that."""
+        return sum(descriptor.size for descriptor in self.fetched) + self.partly_bytes
 
 
 def select(
@@ -187,22 +193,49 @@ def pull(
     selection = select(documents, ref, bare, around)
     wanted = list(_needed(selection))
     if dry_run:
-        return PullReport(selection=selection, fetched=tuple(missing(store, wanted)))
+        lacking = missing(store, wanted)
+        return _report(selection, lacking, plan_parts(store, ref, selection.model.config, lacking))
     with store.lease():
         lacking = missing(store, wanted)
         for data in documents.read_before.values():
             store.blobs.put(data)
-        fetch(
-            remote,
-            store,
-            missing(store, lacking),
-            progress or Silent(),
-            f"fetch {ref.tagged}",
-            mirrors=mirrors,
-            tuning=tuning,
-        )
+        parts = plan_parts(store, ref, selection.model.config, lacking)
+        fetcher = _Fetcher((remote, *mirrors), store, progress or Silent(), f"fetch {ref.tagged}", tuning)
+        fetcher.fetch(lacking, parts)
         _remember(store, ref, selection)
-    return PullReport(selection=selection, fetched=tuple(lacking))
+    return _report(selection, lacking, parts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetcher:
+    remotes: Sequence[Remote]
+    store: Store
+    progress: Progress
+    label: str
+    tuning: Tuning | None
+
+    def fetch(self, lacking: Sequence[Descriptor], parts: Parts) -> None:
+        """Whole blobs first: tensors that are cut across packs are checked with them."""
+        self._whole(each for each in lacking if each.digest not in parts.packs)
+        if parts.packs:
+            label = f"{self.label}: tensors"
+            wrong = fetch_parts(self.remotes, self.store, parts, self.progress, label, tuning=self.tuning)
+            if wrong:
+                self._whole(each for each in lacking if each.digest in wrong)
+
+    def _whole(self, descriptors: Iterable[Descriptor]) -> None:
+        first, *mirrors = self.remotes
+        wanted = missing(self.store, descriptors)
+        fetch(first, self.store, wanted, self.progress, self.label, mirrors=mirrors, tuning=self.tuning)
+
+
+def _report(selection: Selection, lacking: Sequence[Descriptor], parts: Parts) -> PullReport:
+    return PullReport(
+        selection=selection,
+        fetched=tuple(each for each in lacking if each.digest not in parts.packs),
+        partly=tuple(parts.ranges),
+        partly_bytes=parts.size,
+    )
 
 
 def _check_trust(remote: Remote, ref: Ref) -> None:

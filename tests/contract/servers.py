@@ -47,7 +47,7 @@ def process(words, ready, *, log, seconds=30, **options):
         finally:
             running.terminate()
             try:
-                running.wait(10)
+                running.wait(2)  # SeaweedFS takes half a minute to say goodbye
             except subprocess.TimeoutExpired:
                 running.kill()
                 running.wait()

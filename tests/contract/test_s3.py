@@ -42,6 +42,7 @@ def seaweed(tmp_path_factory):
     words = [weed, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"]
     words += [f"-{name}.port={port}" for name, port in ports.items()]
     words += [f"-{name}.port.grpc={free_port()}" for name in ports]
+    words += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
     words += [f"-s3.config={folder / 's3.json'}", "-master.telemetry=false", "-volume.max=8"]
     words += ["-master.volumeSizeLimitMB=64", "-master.volumePreallocate=false"]
     endpoint = f"http://127.0.0.1:{ports['s3']}"

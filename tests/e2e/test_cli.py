@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
@@ -229,18 +230,128 @@ def test_a_store_that_cannot_be_written_is_a_storage_error(run, tmp_path, monkey
     assert "cannot" in err
 
 
-def test_no_color_is_honoured_and_pipes_may_close(tmp_path):
-    words = f"{sys.executable} -m wszoo"
-    environment = {"WSZOO_STORE": str(tmp_path), "NO_COLOR": "1", "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", f"{words} doctor --help | head -1; {words} show nope"],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
-    assert "\x1b" not in done.stdout + done.stderr
+@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
+def test_colours_come_on_a_terminal_unless_no_color_forbids_them(tmp_path, no_color, coloured):
+    import pty
+
+    words = [sys.executable, "-c", "import sys; from wszoo.cli import main; main(sys.argv[1:])", "show", "nope"]
+    environment = {**os.environ, "WSZOO_STORE": str(tmp_path), "NO_COLOR": no_color, "TERM": "xterm"}
+    if not no_color:
+        del environment["NO_COLOR"]
+    ours, theirs = pty.openpty()
+    done = subprocess.run(words, stdout=theirs, stderr=theirs, env=environment, check=False)
+    os.close(theirs)
+    shown = os.read(ours, 10_000).decode()
+    os.close(ours)
+    assert done.returncode == 3
+    assert "no nope:latest" in shown
+    assert ("\x1b[" in shown) == coloured
+
+
+def test_a_reader_that_goes_away_ends_the_command_quietly(tmp_path):
+    command = f"{sys.executable} -m wszoo pull --help | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert "Traceback" not in done.stderr
+    assert done.returncode == 0
+
+
+def test_names_from_a_remote_cannot_steer_the_terminal(run, tmp_path):
+    from wszoo.cli.output import print_table
+
+    print_table(["target"], [["rtx-sm89\x1b[2Jgone"]])
+    _, out, err = run("show", "nope\x1b[2J")
+    assert "\x1b" not in out + err
+
+
+def test_usage_errors_of_the_parser_are_documents_too(run):
+    code, out, _ = run("gc", "--grace", "soon", "--json")
+    error = json.loads(out)["error"]
+    assert (code, error["exit_code"]) == (2, 2)
+    assert "soon" in error["message"]
+    code, _, err = run("gc", "--grace", "-1")
+    assert code == 2
+    assert "-1" in err
+
+
+def test_a_file_system_that_takes_no_more_bytes_is_a_storage_error(tmp_path):
+    limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
+    code = limit + "from wszoo.cli import main; import sys; main(sys.argv[1:])"
+    words = [sys.executable, "-c", code, "pull", "digits-cnn", "--from", str(ZOO), "--gpu", "none"]
+    store = tmp_path / "store"
+    environment = {**os.environ, "WSZOO_STORE": str(store)}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 8, done.stderr
+    assert "cannot" in done.stderr
+    assert not list((store / "wszoo" / "refs").rglob("*"))
+    assert all(path.stat().st_size < 20_000 for path in (store / "blobs" / "sha256").iterdir())
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_damaged_weight_stops_a_portable_plan_and_quarantine_lets_pull_mend_it(run, tmp_path):
+    run("pull", "digits-cnn", "--from", str(ZOO), "--gpu", "none")
+    _flip(max((tmp_path / "store" / "blobs" / "sha256").iterdir(), key=lambda path: path.stat().st_size))
+    code, _, err = run("run", "digits-cnn")
+    assert code == 4
+    assert "--quarantine" in err
+    assert run("verify", "--quarantine")[0] == 4
+    assert run("pull", "digits-cnn", "--from", str(ZOO), "--gpu", "none")[0] == 0
+    assert run("verify")[0] == 0
+    assert "accuracy 0.994" in run("run", "digits-cnn")[1]
+
+
+def test_an_assembled_plan_that_was_changed_is_assembled_anew(run, tmp_path):
+    words = ["pull", "digits-cnn", "--from", str(ZOO), "--gpu", "sm89", "--json"]
+    _, out, _ = run(*words)
+    (engine,) = map(Path, json.loads(out)["engines"].values())
+    before = engine.read_bytes()
+    engine.write_bytes(before[:1000] + bytes(1000) + before[2000:])
+    run(*words)
+    assert engine.read_bytes() == before
+
+
+def test_building_again_mends_what_is_missing(run, tmp_path):
+    words = ["build", "onnx", "--source", str(relu(tmp_path / "net.onnx")), "--target", "portable,rtx-sm89"]
+    words += ["--tag", "net:1", "--profile", "x=1x64:4x64:8x64"]
+    run(*words)
+    _, out, _ = run("show", "net:1", "--json")
+    plan = next(plan for plan in json.loads(out)["plans"] if plan["target"] == "rtx-sm89")
+    (tmp_path / "store" / "blobs" / "sha256" / plan["plan_digest"][7:]).unlink()
+    assert run("verify")[0] == 4
+    _, out, _ = run(*words, "--json")
+    assert json.loads(out)["built"] == ["model rtx-sm89"]
+    assert run("verify")[0] == 0
+
+
+def test_gc_frees_assembled_plans_of_models_that_are_gone(run, tmp_path):
+    run("pull", "digits-cnn", "--from", str(ZOO), "--gpu", "sm89")
+    engines = tmp_path / "store" / "wszoo" / "engines"
+    run("gc", "--grace", "0")
+    assert len(list(engines.iterdir())) == 1
+    run("rm", "digits-cnn")
+    run("gc", "--grace", "0")
+    assert list(engines.iterdir()) == []
+    assert list((tmp_path / "store" / "blobs" / "sha256").iterdir()) == []
+
+
+def test_a_mistyped_store_is_not_taken_for_an_empty_one(run, tmp_path):
+    for words in (["verify"], ["gc", "--dry-run"]):
+        code, _, err = run(*words, "--store", str(tmp_path / "typo"))
+        assert code == 3
+        assert "there is no store in" in err
+    assert not (tmp_path / "typo").exists()
+
+
+def test_after_a_pull_for_one_gpu_another_is_told_to_pull(run):
+    run("pull", "digits-cnn", "--from", str(ZOO), "--gpu", "sm89")
+    code, _, err = run("run", "digits-cnn", "--gpu", "none")
+    assert code == 5
+    assert "wszoo pull digits-cnn:latest --from" in err
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

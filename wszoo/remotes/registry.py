@@ -1,8 +1,8 @@
 """A remote that is an OCI registry: any that speaks the distribution API, for pulling and pushing.
 
 ``oci://HOST/PATH`` holds the ref ``name:tag`` as the repository ``HOST/PATH/name`` with that tag. Bytes are pushed as
-they were built, so digests are the same there. Registries keep blobs by repository: a blob is looked for in the repositories
-of the refs that this remote was asked to resolve.
+they were built, so digests are the same there. Registries keep blobs by repository: a blob is looked for in the
+repositories of the refs that this remote was asked to resolve.
 
 A registry has no compare-and-swap for tags: :meth:`RegistryRemote.tag` looks just before it writes.
 """

@@ -45,6 +45,7 @@ class RegistryCredentials:
     def __init__(self, base: str) -> None:
         self._base = urlsplit(base)
         self._lock = threading.Lock()
+        self._web = Web()
         self._basic: str | None = None
         self._tokens: dict[tuple[str, bool], str] = {}
 
@@ -85,7 +86,7 @@ class RegistryCredentials:
         else:
             headers = {"Authorization": _basic(*login)} if login else {}
             joined = f"{realm}{'&' if '?' in realm else '?'}{urlencode(query)}"
-            data, _ = Web().read(joined, limit=MAX_MANIFEST, headers=headers)
+            data, _ = self._web.read(joined, limit=MAX_MANIFEST, headers=headers)
         answer = decode(data, Token, what=f"token from {realm}")
         token = answer.token or answer.access_token
         if not token or not token.isprintable():
@@ -95,7 +96,7 @@ class RegistryCredentials:
     def _exchange(self, realm: str, form: dict[str, str]) -> bytes:
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         data = urlencode({**form, "client_id": "wszoo"}).encode()
-        response = Web().request("POST", realm, headers=headers, body=lambda: data)
+        response = self._web.request("POST", realm, headers=headers, body=lambda: data)
         answer = response.read(MAX_MANIFEST)
         response.close()
         return answer

@@ -3,8 +3,8 @@
 ``s3://BUCKET/PREFIX``. Credentials, region and endpoint come from the usual ``AWS_*`` variables and from the machine's
 role; ``AWS_ENDPOINT_URL`` names another service than Amazon's. Transfers are obstore's (the ``object_store`` crate).
 
-The tag is a compare-and-swap: ``index.json`` is replaced by a conditional write (``If-Match``, ``If-None-Match``), which
-Amazon S3 and most others have.
+The tag is a compare-and-swap: ``index.json`` is replaced by a conditional write (``If-Match``, ``If-None-Match``), as
+Amazon S3 and most others know it.
 """
 
 from __future__ import annotations

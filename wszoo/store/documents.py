@@ -69,7 +69,7 @@ class PlanDocument:
 def read_index(source: DocumentSource, descriptor: Descriptor) -> Index:
     """Fetch and decode a model's index.
 
-    Skopeo before 1.14 drops the artifact types when it copies an index; then they are taken from the manifests.
+    Skopeo 1.9 drops the artifact types when it copies an index; then they are taken from the manifests.
 
     Raises:
         IntegrityError: see :func:`wszoo.schema.decode.decode`; also one that is no index.

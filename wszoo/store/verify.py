@@ -13,8 +13,8 @@ from wszoo.digest import Digest
 from wszoo.errors import MalformedError, NotFoundError, WszooError
 from wszoo.progress import Silent
 from wszoo.store.documents import reachable
-from wszoo.store.substitutes import read_substitute
 from wszoo.store.files import replace, storage_errors, unique_name
+from wszoo.store.substitutes import read_substitute
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

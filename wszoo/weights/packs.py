@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from wszoo.codecs import frames as codec
@@ -21,6 +22,7 @@ from wszoo.digest import Digest
 from wszoo.errors import BuildError, LimitError, MalformedError, WszooError
 from wszoo.parallel import ordered_map
 from wszoo.schema.model import Frame, ModelConfig, TensorInfo
+from wszoo.store.substitutes import read_substitute
 from wszoo.weights.tensor import Tensor, dtype_of
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from wszoo.buffers import Bytes
     from wszoo.progress import Progress
     from wszoo.store.blobs import Blobs
+    from wszoo.store.substitutes import Place
 
 FRAME = 16 << 20  # raw bytes a frame at most: bounds the memory of coding, and gives threads something to share
 MAX_FRAME = 64 << 20  # raw bytes of a coded frame that is accepted: a few kilobytes may decode to any number of zeros
@@ -134,21 +137,8 @@ class Packer:
         held = {pack for pack in worth if self._blobs.hold(pack)}
         here = [digest for digest, located in found.items() if all(frame.pack in held for frame in located)]
         # Another model's table may be wrong, or lie to put its own bytes into what is built here.
-        checked = zip(here, ordered_map(self._holds, here), strict=True)
+        checked = zip(here, ordered_map(lambda each: holds(self._blobs, each, found[each]), here), strict=True)
         self._located.update({digest: found[digest] for digest, holds in checked if holds})
-
-    def _holds(self, digest: Digest) -> bool:
-        """True when the frames that are known for a tensor decode to its bytes."""
-        running = hashlib.sha256()
-        try:
-            for frame in self._known[digest]:
-                stored = _cut_out(self._blobs.map(frame.pack), frame, str(digest))
-                raw = np.empty(frame.raw, np.uint8)
-                codec.decode(frame.codec, stored, raw)
-                running.update(raw)
-        except WszooError:
-            return False
-        return Digest.from_hash(running) == digest
 
     def _write(self, tensors: Mapping[Digest, Tensor], advance: Callable[[int], None]) -> None:
         # Few large packs rather than more than MAX_PACKS.
@@ -211,6 +201,22 @@ def known_tensors(configs: Iterable[ModelConfig]) -> dict[Digest, Located]:
     return known
 
 
+def holds(blobs: Blobs, digest: Digest, located: Located) -> bool:
+    """True when the frames that are known for a tensor decode to its bytes; loads a frame at a time."""
+    running = hashlib.sha256()
+    try:
+        for frame in located:
+            stored = _cut_out(blobs.map(frame.pack), frame, str(digest))
+            if frame.codec != codec.RAW:
+                raw = np.empty(frame.raw, np.uint8)
+                codec.decode(frame.codec, stored, raw)
+                stored = raw
+            running.update(stored)
+    except WszooError:
+        return False
+    return Digest.from_hash(running) == digest
+
+
 def _cut_out(pack: Bytes, frame: StoredFrame | Frame, what: str) -> Bytes:
     """A frame's bytes as they are stored, after checking what the table says about it."""
     if frame.offset + frame.stored > len(pack):
@@ -236,6 +242,7 @@ class PackReader:
         self._config = config
         self._verify = verify
         self._maps: dict[Digest, Bytes] = {}
+        self._substitutes: dict[Digest, Mapping[Digest, tuple[Place, ...]]] = {}
 
     def component(self, name: str) -> tuple[Tensor, ...]:
         """The tensors of a component, in the order that splice programs refer to; raw frames come memory-mapped.
@@ -263,18 +270,36 @@ class PackReader:
         return data
 
     def _load(self, info: TensorInfo, at: tuple[Frame, ...]) -> Bytes:
-        stored = [_cut_out(self._map(frame), frame, f"tensor {info.name!r}") for frame in at]
-        if len(at) == 1 and at[0].codec == codec.RAW:
+        located = self._locate(info, at)
+        stored = [_cut_out(self._map(frame.pack), frame, f"tensor {info.name!r}") for frame in located]
+        if len(located) == 1 and located[0].codec == codec.RAW:
             return stored[0]
-        out = np.empty(sum(frame.raw for frame in at), np.uint8)
+        out = np.empty(sum(frame.raw for frame in located), np.uint8)
         start = 0
-        for frame, data in zip(at, stored, strict=True):
+        for frame, data in zip(located, stored, strict=True):
             codec.decode(frame.codec, data, out[start : start + frame.raw])
             start += frame.raw
         return out
 
-    def _map(self, frame: Frame) -> Bytes:
-        digest = self._config.packs[frame.pack]
+    def _locate(self, info: TensorInfo, at: tuple[Frame, ...]) -> Located:
+        """Where a tensor's frames are: in the model's packs, or where what stands in for one of them says."""
+        packs = self._config.packs
+        for pack in dict.fromkeys(packs[frame.pack] for frame in at):
+            places = self._instead(pack).get(info.digest)
+            if places is not None:
+                if sum(place.raw for place in places) != sum(frame.raw for frame in at):
+                    raise MalformedError(f"what stands in for pack {pack} has another size for tensor {info.name!r}")
+                return tuple(StoredFrame(*msgspec.structs.astuple(place)) for place in places)
+        return tuple(StoredFrame(packs[f.pack], f.offset, f.stored, f.raw, f.codec) for f in at)
+
+    def _instead(self, pack: Digest) -> Mapping[Digest, tuple[Place, ...]]:
+        if pack not in self._substitutes:
+            missing = pack not in self._maps and self._blobs.size(pack) is None
+            found = read_substitute(self._blobs.layout, pack) if missing else None
+            self._substitutes[pack] = found.tensors if found else {}
+        return self._substitutes[pack]
+
+    def _map(self, digest: Digest) -> Bytes:
         if digest not in self._maps:
             self._maps[digest] = self._blobs.map(digest)
         return self._maps[digest]

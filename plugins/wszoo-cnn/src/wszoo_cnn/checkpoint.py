@@ -6,15 +6,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from wszoo.errors import BuildError, MalformedError, MissingExtraError, NotFoundError, UsageError
-from wszoo.families.sources import read_asset
+from wszoo.errors import BuildError, MissingExtraError, UsageError
+from wszoo.families.checkpoints import named
 from wszoo.families.torch_export import require_torch
-from wszoo.names import is_portable_file_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import torch
@@ -26,9 +23,7 @@ TRIED = (
     "and ResNet, ConvNeXt, EfficientNet, MobileNetV3 and ViT from timm"
 )
 PRECISIONS = {"fp32": "float32", "fp16": "float16"}
-SHOWN = 5  # names in a message
 
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _PRECISION_OF = {"F32": "fp32", "F16": "fp16", "BF16": "bf16", "F64": "fp64"}
 
 
@@ -53,51 +48,6 @@ class Checkpoint:
     labels: tuple[str, ...]
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        NotFoundError: no such file.
-        MalformedError: not a JSON object.
-    """
-    if not path.is_file():
-        raise NotFoundError(f"no such file: {path}")
-    try:
-        return msgspec.json.decode(read_asset(path), type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise MalformedError(f"{path} is not a JSON object: {error}") from error
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint.
-
-    Raises:
-        NotFoundError: there are none.
-        UsageError: there are only pickles, which run code when they are loaded.
-        MalformedError: an index that lists files elsewhere.
-    """
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        names = sorted({str(name) for name in (read_json(index).get("weight_map") or {}).values()})
-        for name in names:
-            if not is_portable_file_name(name):
-                raise MalformedError(f"{index} lists {name!r}, which is not a file's name")
-        missing = [name for name in names if not (folder / name).is_file()]
-        if missing:
-            raise NotFoundError(f"{folder} lacks {named(missing)}, which {index.name} lists")
-        return [folder / name for name in names]
-    single = folder / "model.safetensors"
-    if single.is_file():
-        return [single]
-    pickles = [path.name for pattern in _PICKLES for path in sorted(folder.glob(pattern))]
-    if pickles:
-        raise UsageError(
-            f"{folder} holds its weights only as a pickle ({named(pickles)}), and loading a pickle runs its code",
-            hint="save them with safetensors: model.save_pretrained(folder, safe_serialization=True)",
-        )
-    raise NotFoundError(f"no model.safetensors in {folder}", hint="give the folder that holds config.json and weights")
-
-
 def choose_precision(files: Sequence[Path], wanted: str) -> str:
     """The precision to export in: the one asked for, or the checkpoint's own.
 
@@ -120,28 +70,6 @@ def choose_precision(files: Sequence[Path], wanted: str) -> str:
     if own not in PRECISIONS:
         raise UsageError(f"the checkpoint is in {own}", hint="choose with --precision fp32 or --precision fp16")
     return own
-
-
-def check_keys(missing: Iterable[str], unexpected: Iterable[str], mismatched: Iterable[str]) -> None:
-    """Refuse a checkpoint whose tensors are not those of the architecture.
-
-    Raises:
-        BuildError: the message names the first of each kind.
-    """
-    parts = [
-        f"{what} {named(sorted(names))}"
-        for what, names in (
-            ("misses", list(missing)),
-            ("does not expect", list(unexpected)),
-            ("has another shape for", list(mismatched)),
-        )
-        if names
-    ]
-    if parts:
-        raise BuildError(
-            f"the checkpoint does not fit its config: the architecture {'; it '.join(parts)}",
-            hint="config.json and model.safetensors must come from the same model, with its classifier",
-        )
 
 
 def check_finite(module: torch.nn.Module) -> None:
@@ -183,12 +111,6 @@ def logits_module(model: torch.nn.Module, pick: Callable[[Any], torch.Tensor]) -
     return wrapped
 
 
-def named(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
-
-
 def one_line(label: object) -> str:
     """A class's name without line breaks, as ``labels.txt`` holds one a line."""
     return " ".join(str(label).split()) or "?"
@@ -209,8 +131,10 @@ def _dtypes(files: Sequence[Path]) -> list[str]:
     return found
 
 
-def missing_library(module: str, extra: str = "export") -> MissingExtraError:
-    """The error for a library that only publishers need."""
-    error = MissingExtraError(module, extra, "exporting this checkpoint")
+def missing_library(
+    module: str, extra: str = "export", purpose: str = "exporting this checkpoint"
+) -> MissingExtraError:
+    """The error for a library that is one of this plugin's extras, or comes with it."""
+    error = MissingExtraError(module, extra, purpose)
     error.hint = f'install it with: pip install "wszoo-cnn[{extra}]"'
     return error

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wszoo.errors import MissingExtraError, NotFoundError, UsageError
+from wszoo.errors import NotFoundError, UsageError
 from wszoo.families.arrays import numpy_dtype
 from wszoo.families.demo import LABELS, DemoParser, run_in_batches
 from wszoo.families.protocol import DemoResult
-from wszoo.families.reports import best_classes, labels_from_asset, printable
+from wszoo.families.reports import best_classes, labels_from_asset
 from wszoo.schema.decode import decode
+from wszoo.text import printable
+from wszoo_cnn.checkpoint import missing_library
 from wszoo_cnn.preprocess import ASSET, Preprocess, load_image, noise_image, to_array
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ def _images(files: Sequence[str], how: Preprocess) -> dict[str, Image]:
             return {"noise": noise_image(*(how.size or (_NOISE_EDGE, _NOISE_EDGE)))}
         images = {file: load_image(Path(file)) for file in files}
     except ImportError as error:
-        raise MissingExtraError("PIL", "pillow", "reading images") from error
+        raise missing_library("PIL", purpose="reading images") from error
     if how.size is None and len({image.size for image in images.values()}) > 1:
         raise NotFoundError("the model stores no image size, and the images differ in size", hint="give one at a time")
     return images

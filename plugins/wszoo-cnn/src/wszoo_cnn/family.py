@@ -11,12 +11,13 @@ import msgspec
 import numpy as np
 
 from wszoo.errors import BuildError, NotFoundError, UsageError
+from wszoo.families.checkpoints import read_json, weight_files
 from wszoo.families.profiles import profiles_for
 from wszoo.families.protocol import DemoResult, Export, ExportedComponent
 from wszoo.families.sources import check_options, read_asset
 from wszoo.schema.model import Value
 from wszoo.schema.plan import Profile, ShapeRange
-from wszoo_cnn.checkpoint import PRECISIONS, TRIED, Checkpoint, choose_precision, read_json, weight_files
+from wszoo_cnn.checkpoint import PRECISIONS, TRIED, Checkpoint, choose_precision
 from wszoo_cnn.preprocess import ASSET
 
 if TYPE_CHECKING:

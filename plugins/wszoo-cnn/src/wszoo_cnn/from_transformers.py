@@ -9,18 +9,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from wszoo.errors import BuildError
+from wszoo.families.checkpoints import check_keys, read_json
 from wszoo.families.torch_export import require_torch
-from wszoo_cnn.checkpoint import (
-    PRECISIONS,
-    TRIED,
-    Checkpoint,
-    check_finite,
-    check_keys,
-    logits_module,
-    missing_library,
-    one_line,
-    read_json,
-)
+from wszoo_cnn.checkpoint import PRECISIONS, TRIED, Checkpoint, check_finite, logits_module, missing_library, one_line
 from wszoo_cnn.preprocess import Interpolation, Preprocess
 
 if TYPE_CHECKING:
