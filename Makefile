@@ -29,6 +29,7 @@ types: $(DEV)/.done
 	$(DEV)/bin/mypy
 	$(DEV)/bin/mypy plugins/wszoo-echo/src
 	$(DEV)/bin/mypy plugins/wszoo-cnn/src
+	$(DEV)/bin/mypy plugins/wszoo-sdxl/src
 
 imports: $(DEV)/.done
 	$(DEV)/bin/lint-imports
@@ -58,8 +59,9 @@ $(DEMO)/.done: pyproject.toml constraints.txt
 $(DEV)/.done: pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 	$(PYTHON) -m venv $(DEV)
 	$(PY) -m pip install $(PIP_FLAGS) torch==2.13.0
-	$(PY) -m pip install $(PIP_FLAGS) --editable ".[ort,rtx,torch,dev]" \
-		--editable plugins/wszoo-echo --editable "plugins/wszoo-cnn[export]"
+	$(PY) -m pip install $(PIP_FLAGS) --editable ".[ort,rtx,torch,cloud,dev]" \
+		--editable plugins/wszoo-echo --editable "plugins/wszoo-cnn[export]" \
+		--editable "plugins/wszoo-sdxl[export,run]"
 	$(PY) -m pip install $(PIP_FLAGS) --no-deps $(BARE)
 	touch $@
 

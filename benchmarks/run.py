@@ -15,6 +15,7 @@ TABLES = {
     "Starting": ["startup.py"],
     "Resolving": ["resolve.py"],
     "Splicing": ["splice.py"],
+    "Pulling": ["transfer.py"],
 }
 PACKAGES = ("numpy", "zstandard", "onnx", "onnxruntime", "tensorrt-rtx", "torch", "transformers")
 

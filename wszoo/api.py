@@ -57,6 +57,7 @@ class Zoo:
         source: str | None = None,
         components: Sequence[str] | None = None,
         offline: bool = False,
+        mirrors: Sequence[str] = (),
     ) -> Model:
         """Fetch what is missing of a model, for one GPU.
 
@@ -67,6 +68,8 @@ class Zoo:
                 configured remotes.
             components: those wanted; None for all.
             offline: use what is in the store, whatever is configured.
+            mirrors: with ``source``: more places with the same blobs, asked in order when it fails. Who names some
+                must pin ``ref``, since any of them may tell what the tag is.
 
         Raises:
             NotFoundError: no such ref.
@@ -76,7 +79,7 @@ class Zoo:
             StorageError: the disk is full or refuses.
         """
         parsed, around = Ref.parse(ref), surroundings(gpu, components)
-        remote = open_remote(source) if source else None if offline else self._configured(parsed)
+        remote = open_remote(source, mirrors) if source else None if offline else self._configured(parsed)
         if remote is None:
             return Model(self, select_local(self.store, parsed, around))
         report = pull(self.store, remote, parsed, around, progress=self.progress)
@@ -102,11 +105,17 @@ class Zoo:
         return None
 
     def plan_pull(
-        self, ref: str, *, gpu: str = "auto", source: str, components: Sequence[str] | None = None
+        self,
+        ref: str,
+        *,
+        gpu: str = "auto",
+        source: str,
+        components: Sequence[str] | None = None,
+        mirrors: Sequence[str] = (),
     ) -> PullReport:
         """What :meth:`pull` would fetch; changes nothing. Arguments and errors as there."""
         around = surroundings(gpu, components)
-        return pull(self.store, open_remote(source), Ref.parse(ref), around, dry_run=True)
+        return pull(self.store, open_remote(source, mirrors), Ref.parse(ref), around, dry_run=True)
 
     def build(
         self,

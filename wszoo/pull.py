@@ -233,7 +233,7 @@ def _report(selection: Selection, lacking: Sequence[Descriptor], parts: Parts) -
     return PullReport(
         selection=selection,
         fetched=tuple(each for each in lacking if each.digest not in parts.packs),
-        partly=tuple(parts.ranges),
+        partly=tuple(each for each in lacking if each.digest in parts.packs),
         partly_bytes=parts.size,
     )
 

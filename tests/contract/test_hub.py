@@ -6,22 +6,24 @@ import pytest
 from contract.hub_simulator import REPO, TOKEN, HubSimulator
 from contract.servers import threaded
 
+from wszoo.digest import Digest
 from wszoo.errors import NotFoundError, RemoteError, UsageError
 from wszoo.push import push
 from wszoo.remotes.hub import HubType
-from wszoo.testing.remotes import FIRST, AtomicTagContract, WriteContract
+from wszoo.schema.oci import Descriptor
+from wszoo.testing.remotes import FIRST, AtomicTagContract, WriteContract, content
 from wszoo.testing.zoo import sample_zoo
 
 
 @pytest.fixture
 def hub(monkeypatch):
-    import huggingface_hub
+    from huggingface_hub import constants
 
     with threaded(HubSimulator()) as server:
         monkeypatch.setenv("HF_TOKEN", TOKEN)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.url)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
         yield server
 
 
@@ -43,16 +45,27 @@ def test_the_token_goes_to_the_hub_and_not_to_where_it_redirects(hub, tmp_path):
     remote = HubType().open(f"hf://{REPO}")
     zoo = sample_zoo(tmp_path / "zoo")
     push(zoo, remote, FIRST)
-    assert TOKEN not in remote.url
+    list(remote.open(max(content(zoo, FIRST), key=lambda each: each.size)))
+    with_token = {
+        path.startswith("/cdn/"): "Authorization" in headers for method, path, headers in hub.seen if method == "GET"
+    }
+    assert with_token == {False: True, True: False}
 
 
-@pytest.mark.parametrize("action", ["missing", "resolve"])
+@pytest.mark.parametrize("action", ["missing", "resolve", "tag", "open"])
 def test_a_wrong_token_is_refused(hub, monkeypatch, action):
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     remote = HubType().open(f"hf://{REPO}")
-    with pytest.raises((RemoteError, NotFoundError)) as caught:
-        remote.missing(FIRST, []) if action == "missing" else remote.resolve(FIRST)
-        remote.tag(FIRST, None, b"", None)
+    absent = Descriptor(media_type="a", digest=Digest.of(b"absent"), size=6)
+    act = {
+        "missing": lambda: remote.missing(FIRST, [absent]),
+        "resolve": lambda: remote.resolve(FIRST),
+        "tag": lambda: remote.tag(FIRST, absent, b"absent", None),
+        "open": lambda: list(remote.open(absent)),
+    }[action]
+    with pytest.raises(RemoteError) as caught:
+        act()
+    assert caught.value.permanent
     assert "hf_wrong" not in str(caught.value)
 
 
@@ -63,9 +76,9 @@ def test_a_repository_that_does_not_exist_is_told_how_to_make(hub, tmp_path):
 
 
 def test_offline_means_no_connection(hub, monkeypatch):
-    import huggingface_hub
+    from huggingface_hub import constants
 
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(RemoteError, match="HF_HUB_OFFLINE"):
         HubType().open(f"hf://{REPO}")
     assert hub.seen == []

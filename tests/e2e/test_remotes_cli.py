@@ -29,7 +29,7 @@ def test_push_to_a_new_folder_and_again(run, origin, tmp_path):
     code, out, err = run(*words)
     assert code == 0, err
     assert out.startswith("net:1 is sha256:")
-    code, out, err = run(*words, "--json")
+    out = run(*words, "--json")[1]
     document = json.loads(out)
     assert (document["sent"], document["moved"]) == ([], False)
     code, out, err = run("pull", "net:1", "--from", str(tmp_path / "new"), "--gpu", "sm89", "--no-assemble")
@@ -38,7 +38,7 @@ def test_push_to_a_new_folder_and_again(run, origin, tmp_path):
 
 def test_push_dry_run_and_another_name(run, origin, tmp_path):
     words = ["push", "net:1", str(tmp_path / "new"), "--store", str(origin.layout.root), "--as", "other:2"]
-    code, out, err = run(*words, "--dry-run")
+    code, out, _ = run(*words, "--dry-run")
     assert (code, out.split()[:3]) == (0, ["other:2", "would", "become"])
     assert run(*words)[0] == 0
     assert "other:2" in run("list", "--store", str(tmp_path / "new"))[1]
@@ -90,6 +90,12 @@ def test_a_mirror_serves_when_the_first_is_down(run, origin):
     with serving(origin) as server:
         run("remote", "add", "lan", "http://127.0.0.1:1/zoo", "--mirror", server.url)
         code, _, err = run("pull", f"net:1@{digest}", "--from", "lan", "--gpu", "sm89", "--no-assemble")
+        assert code == 0, err
+        words = ["--from", "http://127.0.0.1:1/zoo", "--mirror", server.url, "--gpu", "sm86", "--no-assemble"]
+        assert run("pull", "net:1", *words)[0] == 10
+        assert run("pull", f"net:1@{digest}", *words, "--dry-run")[0] == 0
+        assert run("pull", "net:1", "--mirror", server.url)[0] == 2
+        code, _, err = run("pull", f"net:1@{digest}", *words)
     assert code == 0, err
 
 

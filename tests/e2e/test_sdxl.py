@@ -83,9 +83,7 @@ def test_a_lora_adds_only_the_tensors_that_it_changes(source: Path, tmp_path: Pa
     assert report.new_weight_bytes <= weight.nbytes
     assert show(zoo.store, Ref.parse("style:1")).options["lora"] == "style.safetensors:0.5"
     tensor = torch.from_numpy(_tensor(zoo, "style:1", changed))
-    torch.testing.assert_close(
-        tensor.T, weight + 0.5 * (up @ down)
-    )  # the exporter transposes what MatMul multiplies by
+    torch.testing.assert_close(tensor.T, weight + 0.5 * (up @ down))  # exported for MatMul, which has the weight last
 
 
 def _tensor(zoo: wszoo.Zoo, ref: str, name: str) -> np.ndarray:

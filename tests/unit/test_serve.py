@@ -115,10 +115,9 @@ def test_a_port_in_use_is_an_error_with_a_hint(server, origin):
 
 def test_what_clients_send_cannot_forge_a_log_line(origin):
     lines = []
-    with serving(origin, log=lines.append) as server:
-        with socket.create_connection(server.server_address) as raw:
-            raw.sendall(b"GET /\x1b[31mred HTTP/1.0\r\n\r\n")
-            assert raw.recv(100).startswith(b"HTTP/1.1 404")
+    with serving(origin, log=lines.append) as server, socket.create_connection(server.server_address) as raw:
+        raw.sendall(b"GET /\x1b[31mred HTTP/1.0\r\n\r\n")
+        assert raw.recv(100).startswith(b"HTTP/1.1 404")
     assert lines
     assert all(line.isprintable() for line in lines)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.argument("ref")
 @gpu_option
 @click.option("--from", "source", metavar="REMOTE", help="A folder or remote to fetch from; else the local store.")
+@click.option("--mirror", "mirrors", multiple=True, metavar="REMOTE", help="Asked when --from fails; repeatable.")
 @click.option("--component", "components", multiple=True, help="Only this component; repeatable.")
 @click.option("--dry-run", is_flag=True, help="Tell what would be fetched.")
 @click.option("--offline", is_flag=True, help="Use what is in the store; never connect.")
@@ -31,6 +32,7 @@ def pull_command(
     ref: str,
     gpu: str,
     source: str | None,
+    mirrors: tuple[str, ...],
     components: tuple[str, ...],
     dry_run: bool,
     offline: bool,
@@ -44,14 +46,16 @@ def pull_command(
       wszoo pull digits-cnn --from store/ --gpu sm89
       wszoo pull digits-cnn --from store/ --gpu "RTX 4090" --dry-run
     """
+    if mirrors and source is None:
+        raise click.UsageError("--mirror goes with --from")
     zoo = session.zoo()
     chosen = components or None
     remote = None if offline else source
     if dry_run and remote is not None:
-        report = zoo.plan_pull(ref, gpu=gpu, source=remote, components=chosen)
+        report = zoo.plan_pull(ref, gpu=gpu, source=remote, components=chosen, mirrors=mirrors)
         _print_dry_run(report, as_json=session.as_json)
         return
-    model = zoo.pull(ref, gpu=gpu, source=remote, components=chosen, offline=offline or dry_run)
+    model = zoo.pull(ref, gpu=gpu, source=remote, components=chosen, offline=offline or dry_run, mirrors=mirrors)
     engines = {} if no_assemble or dry_run else {name: model[name].assemble() for name in model.components}
     if session.as_json:
         print_json(_pulled(model, {name: str(path) for name, path in engines.items() if path}))

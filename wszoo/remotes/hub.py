@@ -5,9 +5,9 @@
     index.json  oci-layout
     blobs/sha256/<first two digits>/<hex>     the Hub advises fewer than 10,000 files a folder
 
-Reading is plain HTTP with ranges. Pushing uploads blobs first (``preupload_lfs_files``) and then makes one commit of all
-files with the commit that was looked at as its parent, so that of two pushes one is told: a true compare-and-swap. Blobs
-become readable with that commit. ``HF_TOKEN``, ``HF_ENDPOINT`` and ``HF_HUB_OFFLINE`` are honoured.
+Reading is plain HTTP with ranges. Pushing uploads blobs first (``preupload_lfs_files``) and then makes one commit of
+all files with the commit that was looked at as its parent, so that of two pushes one is told: a true compare-and-swap.
+Blobs become readable with that commit. ``HF_TOKEN``, ``HF_ENDPOINT`` and ``HF_HUB_OFFLINE`` are honoured.
 """
 
 from __future__ import annotations
@@ -91,7 +91,9 @@ class HubRemote:
     def put(self, ref: Ref, descriptor: Descriptor, path: Path) -> None:  # noqa: ARG002
         """See :class:`wszoo.remotes.protocol.WritableRemote`. It becomes readable with the tag."""
         from huggingface_hub import CommitOperationAdd
+        from huggingface_hub.utils import disable_progress_bars
 
+        disable_progress_bars()  # push shows one bar for everything; the library's would be drawn over it
         added = CommitOperationAdd(_path(descriptor.digest), path)
         with self._errors(f"upload {descriptor.digest}"):
             self._api.preupload_lfs_files(self._repository, [added], revision=self._branch)

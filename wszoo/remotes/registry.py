@@ -131,9 +131,11 @@ class RegistryRemote:
 
     def _put_manifest(self, repository: str, reference: str, descriptor: Descriptor, data: bytes) -> None:
         url = f"{self._base}/v2/{repository}/manifests/{reference}"
+        from wszoo.remotes.web import finish
+
         headers = {"Content-Type": descriptor.media_type}
         response = self._web.request("PUT", url, headers=headers, body=lambda: data, accept=_CREATED)
-        response.drain_conn()
+        finish(response)
         self._check_echo(response.headers.get("Docker-Content-Digest"), descriptor.digest, url)
 
     def _check_echo(self, echo: str | None, digest: Digest, url: str) -> None:
@@ -169,11 +171,13 @@ class RegistryRemote:
         return list(self._known)
 
     def _has(self, repository: str, descriptor: Descriptor) -> bool:
+        from wszoo.remotes.web import finish
+
         kind = "manifests" if descriptor.media_type in _DOCUMENTS else "blobs"
         url = f"{self._base}/v2/{repository}/{kind}/{descriptor.digest}"
         headers = {"Accept": f"{INDEX}, {MANIFEST}" if kind == "manifests" else "*/*"}
         response = self._web.request("HEAD", url, headers=headers, accept=frozenset({200, _NOT_FOUND}))
-        response.drain_conn()
+        finish(response)
         return response.status != _NOT_FOUND
 
     def _list(self, path: str, field: str) -> list[str]:

@@ -121,8 +121,9 @@ def stored_login(host: str) -> tuple[str, str] | None:
 
 
 def _login(config: DockerConfig, name: str, path: Path) -> tuple[str, str] | None:
-    if helper := config.cred_helpers.get(name) or config.creds_store:
-        return _ask_helper(helper, name)
+    helper = config.cred_helpers.get(name) or config.creds_store
+    if helper and (answer := _ask_helper(helper, name)) is not None:
+        return answer
     entry = config.auths.get(name)
     if entry is None:
         return None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
 from wszoo.errors import IntegrityError, RemoteError
+from wszoo.remotes.web import finish
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +52,7 @@ def upload(web: Web, start: str, descriptor: Descriptor, path: Path) -> None:
         headers["Content-Range"] = f"{sent}-{descriptor.size - 1}"
     url = f"{place}{'&' if '?' in place else '?'}digest={descriptor.digest}"
     response = web.request("PUT", url, headers=headers, body=last.open, accept=_DONE)
-    response.drain_conn()
+    finish(response)
     echo = response.headers.get("Docker-Content-Digest")
     if echo is not None and echo != descriptor.digest:
         raise IntegrityError(f"blob {descriptor.digest} arrived at {start} as {echo}")
@@ -75,7 +76,7 @@ class _Part:
 
 
 def _location(response: Response, url: str) -> str:
-    response.drain_conn()
+    finish(response)
     target = response.headers.get("Location")
     if not target:
         raise RemoteError(f"{url} accepts an upload and does not say where", permanent=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import urllib.request
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
@@ -27,6 +28,7 @@ READ_SECONDS = 60.0  # without a byte; the engine's stall watchdog is quicker an
 REDIRECTS = 5
 CONNECTIONS = 64  # kept open for each host; the engine decides how many are used
 
+_LITTLE = 1 << 16  # bytes of an answer nobody needs that are worth reading to keep the connection
 _REDIRECT = frozenset({301, 302, 303, 307, 308})
 _HEADERS = {"User-Agent": f"wszoo/{__version__}", "Accept-Encoding": "identity"}
 _UNSAFE_TO_FOLLOW = frozenset({"POST", "PATCH"})
@@ -98,9 +100,11 @@ class Web:
         """
         for attempt in range(2):
             response = self._follow(method, url, headers or {}, body)
-            if response.status != 401 or attempt or not self._credentials.challenged(response, method, url):  # noqa: PLR2004
+            if response.status != 401 or attempt:  # noqa: PLR2004
                 break
-            response.drain_conn()
+            finish(response)
+            if not self._credentials.challenged(response, method, url):
+                break
         check_status(response, method, url, accept)
         return response
 
@@ -159,6 +163,13 @@ class Web:
             if proxy not in self._pools:
                 self._pools[proxy] = _manager(proxy)
             return self._pools[proxy]
+
+
+def finish(response: Response) -> None:
+    """Give the connection back for the next request, or end it if the server has more than a little to say."""
+    with suppress(HTTPError, OSError):
+        response.read(_LITTLE, decode_content=False)
+    response.close()  # does nothing to a connection that was given back because all was read
 
 
 def checked_url(url: str) -> str:

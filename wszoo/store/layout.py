@@ -72,9 +72,9 @@ class StoreLayout:
             StorageError: the file system refuses.
         """
         with storage_errors("create the store"):
-            for folder in (self.blobs, self.engines, self.verified, self.runtime, self.built, self.partials, self.tensors):
+            for folder in (self.blobs, self.engines, self.verified, self.runtime, self.built):
                 folder.mkdir(parents=True, exist_ok=True)
-            for folder in (self.leases, self.quarantine, self.tmp):
+            for folder in (self.partials, self.tensors, self.leases, self.quarantine, self.tmp):
                 folder.mkdir(parents=True, exist_ok=True)
             if not self.marker.exists():
                 write_atomic(self.marker, encode(Layout()), self.tmp)

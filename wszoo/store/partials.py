@@ -58,7 +58,7 @@ class Partial:
     def done(self) -> set[int]:
         """The segments that are whole; none if they were cut otherwise than ours."""
         try:
-            header, *lines = (self.folder / "done").read_text().split("\n")
+            header, *lines = (self.folder / "done").read_text(encoding="utf-8").split("\n")
         except (OSError, ValueError):
             return set()
         if header != f"{self.size} {self.segment}":
@@ -73,7 +73,10 @@ class Partial:
         Raises:
             StorageError: the file system refuses.
         """
-        with storage_errors("note a segment in"), (self.folder / "done").open("a", newline="\n") as file:
+        with (
+            storage_errors("note a segment in"),
+            (self.folder / "done").open("a", encoding="utf-8", newline="\n") as file,
+        ):
             file.write(f"{number}\n")
 
     def start(self) -> None:
@@ -84,7 +87,7 @@ class Partial:
         """
         with storage_errors("start a blob in"):
             self.folder.mkdir(exist_ok=True)
-            with (self.folder / "done").open("w", newline="\n") as file:
+            with (self.folder / "done").open("w", encoding="utf-8", newline="\n") as file:
                 file.write(f"{self.size} {self.segment}\n")
             with self.data.open("wb") as file:
                 file.truncate(self.size)
@@ -172,7 +175,7 @@ class Partials:
 
     def _create(self, path: Path) -> bool:
         try:
-            with path.open("x") as file:
+            with path.open("x", encoding="utf-8") as file:
                 file.write(self._owner)
         except FileExistsError:
             return False
@@ -256,8 +259,8 @@ def _used(folder: Path) -> int:
 
 def _read(path: Path) -> str | None:
     try:
-        return path.read_text()
-    except OSError:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
         return None
 
 

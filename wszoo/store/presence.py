@@ -47,7 +47,7 @@ def present(layout: StoreLayout) -> Iterator[str]:
     name = unique_name()
     alive = layout.partials / f"{name}.alive"
     with storage_errors("start a pull in"):
-        alive.write_text(_process_space())
+        alive.write_text(_process_space(), encoding="utf-8")
     done = threading.Event()
     renewer = threading.Thread(target=_renew, args=(alive, done), name="wszoo-present", daemon=True)
     renewer.start()
@@ -64,8 +64,8 @@ def state(layout: StoreLayout, owner: str) -> State:
     """Whether an owner is alive."""
     path = layout.partials / f"{owner}.alive"
     try:
-        space, touched = path.read_text(), path.stat().st_mtime
-    except OSError:
+        space, touched = path.read_text(encoding="utf-8"), path.stat().st_mtime
+    except (OSError, UnicodeDecodeError):
         return State.GONE
     if space and space == _process_space() and not _runs(owner):
         return State.GONE
@@ -94,7 +94,7 @@ def _process_space() -> str:
     if os.name == "nt":  # os.kill(pid, 0) sends Ctrl-C there
         return ""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return f"{boot} {Path('/proc/self/ns/pid').stat().st_ino}"
     except OSError:
         return socket.gethostname()

@@ -1,8 +1,8 @@
 """Packs that are not here as a whole, because most of their tensors were: where each of their tensors stands instead.
 
 ``wszoo/tensors/<hex>.json`` is named after the pack that it replaces, and complete: a reader that misses the pack finds
-every tensor of it there, in packs of other models or in local packs, which hold what was fetched of it. Every tensor was
-hashed before the file was written. gc keeps the blobs that it names as long as a ref needs the pack.
+every tensor of it there, in packs of other models or in local packs, which hold what was fetched of it. Every tensor
+was hashed before the file was written. gc keeps the blobs that it names as long as a ref needs the pack.
 
 ``wszoo/tensors/<hex>.made`` tells other processes which local pack a fetch of ranges gave; it may be deleted any time.
 """
@@ -102,13 +102,13 @@ def note_made(layout: StoreLayout, key: Digest, blob: Digest) -> None:
         StorageError: the file system refuses.
     """
     with storage_errors("note a local pack in"):
-        write_atomic(layout.tensors / f"{key.hex}.made", blob.encode(), layout.tmp)
+        write_atomic(layout.tensors / f"{key.hex}.made", blob.encode("ascii"), layout.tmp)
 
 
 def made(layout: StoreLayout, key: Digest) -> Digest | None:
     """Which blob a fetch gave; None when it has not been done."""
     with suppress(OSError, UnicodeDecodeError, MalformedError):
-        return Digest((layout.tensors / f"{key.hex}.made").read_text())
+        return Digest((layout.tensors / f"{key.hex}.made").read_text(encoding="utf-8"))
     return None
 
 

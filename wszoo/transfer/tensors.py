@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from wszoo.digest import Digest
 from wszoo.parallel import ordered_map
-from wszoo.schema.decode import encode
 from wszoo.store.models import known_models
 from wszoo.store.substitutes import Place, Substitute, all_substitutes, made, note_made, write_substitute
 from wszoo.transfer import tuning as tunings
@@ -48,14 +47,14 @@ class Parts:
         wanted: tensors with a frame in one of these packs -> their frames, as the model says it.
     """
 
-    ranges: Mapping[Descriptor, tuple[Range, ...]]
+    ranges: Mapping[Digest, tuple[Range, ...]]
     here: Mapping[Digest, Located]
     wanted: Mapping[Digest, Located]
 
     @property
     def packs(self) -> set[Digest]:
         """The packs."""
-        return {pack.digest for pack in self.ranges}
+        return set(self.ranges)
 
     @property
     def size(self) -> int:
@@ -78,6 +77,8 @@ def plan_parts(store: Store, ref: Ref, config: ModelConfig, lacking: Sequence[De
     packs = {each.digest: each for each in lacking if each.digest in set(config.packs)}
     known = _known(store, ref) if packs else {}
     wanted = {tensor: at for tensor, at in known_tensors([config]).items() if any(f.pack in packs for f in at)}
+    # A pack that is lacking may be there, cut short: what is left of it is no reason to keep it.
+    known = {tensor: at for tensor, at in known.items() if not any(frame.pack in packs for frame in at)}
     here = {tensor: known[tensor] for tensor in wanted if tensor in known}
     if not here or not _choose(packs, wanted, here):
         return NOTHING
@@ -85,8 +86,7 @@ def plan_parts(store: Store, ref: Ref, config: ModelConfig, lacking: Sequence[De
     checked = ordered_map(lambda each: holds(store.blobs, each, here[each]), here)
     here = {tensor: at for (tensor, at), good in zip(here.items(), checked, strict=True) if good}
     ranges = _choose(packs, wanted, here)
-    chosen = {pack.digest for pack in ranges}
-    wanted = {tensor: at for tensor, at in wanted.items() if any(frame.pack in chosen for frame in at)}
+    wanted = {tensor: at for tensor, at in wanted.items() if any(frame.pack in ranges for frame in at)}
     return Parts(ranges=ranges, here=here, wanted=wanted)
 
 
@@ -109,7 +109,7 @@ def fetch_parts(
     """
     items = {pack: _item(store, ranges) for pack, ranges in parts.ranges.items() if ranges}
     transfer(remotes, store, list(items.values()), progress, label, tuning=tuning or tunings.DEFAULT)
-    local = {pack.digest: (made(store.layout, item.key), parts.ranges[pack]) for pack, item in items.items()}
+    local = {pack: (made(store.layout, item.key), parts.ranges[pack]) for pack, item in items.items()}
     places = {tensor: parts.here.get(tensor) or _moved(at, local) for tensor, at in parts.wanted.items()}
     fresh = [tensor for tensor in places if tensor not in parts.here]
     with progress.stage("check tensors", sum(f.raw for each in fresh for f in places[each])) as advance:
@@ -142,22 +142,22 @@ def _whole(store: Store, at: Located) -> bool:
 
 def _choose(
     packs: Mapping[Digest, Descriptor], wanted: Mapping[Digest, Located], here: Mapping[Digest, Located]
-) -> dict[Descriptor, tuple[Range, ...]]:
+) -> dict[Digest, tuple[Range, ...]]:
     spans: dict[Digest, list[tuple[int, int]]] = {pack: [] for pack in packs}
     for tensor, at in wanted.items():
         for frame in at:
             if frame.pack in packs and tensor not in here:
                 spans[frame.pack].append((frame.offset, frame.offset + frame.stored))
-    found = {packs[pack]: tuple(_ranges(packs[pack], each)) for pack, each in spans.items()}
-    return {pack: ranges for pack, ranges in found.items() if sum(each.length for each in ranges) <= WORTH * pack.size}
+    found = {pack: tuple(_ranges(packs[pack], each)) for pack, each in spans.items()}
+    limits = {pack: WORTH * descriptor.size for pack, descriptor in packs.items()}
+    return {pack: ranges for pack, ranges in found.items() if sum(each.length for each in ranges) <= limits[pack]}
 
 
 def _ranges(pack: Descriptor, spans: Iterable[tuple[int, int]]) -> Iterator[Range]:
     """Spans made whole units of the alignment, so that frames keep theirs, and joined where they are close."""
     begin = end = 0
-    for start, stop in sorted(spans):
-        start -= start % ALIGN
-        stop = min(stop + -stop % ALIGN, pack.size)
+    aligned = sorted((start - start % ALIGN, min(stop + -stop % ALIGN, pack.size)) for start, stop in spans)
+    for start, stop in aligned:
         if end and start > end + GAP:
             yield Range(pack, begin, end - begin)
             begin, end = start, stop
@@ -170,7 +170,7 @@ def _ranges(pack: Descriptor, spans: Iterable[tuple[int, int]]) -> Iterator[Rang
 
 
 def _item(store: Store, ranges: tuple[Range, ...]) -> Item:
-    key = Digest.of(encode([(each.blob.digest, each.offset, each.length) for each in ranges]))
+    key = Digest.of("".join(f"{each.blob.digest} {each.offset} {each.length}\n" for each in ranges).encode())
 
     def present() -> bool:
         blob = made(store.layout, key)

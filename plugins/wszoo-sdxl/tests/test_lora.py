@@ -78,6 +78,14 @@ def test_attention_processors_of_diffusers_first_loras(base: Path, tmp_path: Pat
         torch.testing.assert_close(found[f"{name}.weight"], expected(plain[f"{name}.weight"], 1.0))
 
 
+def test_the_tiny_models_lora_fits_it(base: Path, tmp_path: Path) -> None:
+    from wszoo_sdxl import tiny
+
+    plain = merged(base, "unet")
+    found = merged(base, "unet", Lora(tiny.make_lora(tmp_path / "style.safetensors"), 0.8))
+    assert sum(not torch.equal(plain[key], found[key]) for key in plain) == 1
+
+
 @pytest.mark.parametrize(
     ("component", "key"),
     [

@@ -28,8 +28,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.seen.append((self.command, self.path, dict(self.headers)))
         self.server.answer(self)
 
-    do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = _any
-
     def reply(self, status=200, body=b"", **headers):
         """Send a response; ``content_length=None`` leaves the header out and closes."""
         self.send_response(status)
@@ -44,3 +42,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
+
+
+for _method in ("GET", "HEAD", "PUT", "POST", "PATCH"):
+    setattr(_Handler, f"do_{_method}", _Handler._any)

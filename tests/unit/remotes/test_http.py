@@ -174,7 +174,7 @@ def test_a_password_in_the_url_is_sent_and_never_shown(serve):
 
 
 def test_names_that_do_not_resolve_and_closed_ports_are_told_apart():
-    with pytest.raises(RemoteError, match="cannot find the host 'nowhere.invalid'"):
+    with pytest.raises(RemoteError, match=r"cannot find the host 'nowhere\.invalid'"):
         read("http://nowhere.invalid/zoo")
     with pytest.raises(RemoteError, match="cannot connect") as caught:
         read("http://127.0.0.1:1/zoo")
@@ -189,7 +189,7 @@ def test_what_is_no_url_is_refused(url):
 
 def test_a_server_that_speaks_no_tls_is_an_error(serve):
     server = serve(lambda it: it.reply(200, DATA))
-    with pytest.raises(RemoteError, match="127.0.0.1"):
+    with pytest.raises(RemoteError, match=r"127\.0\.0\.1"):
         read(server.url.replace("http://", "https://"))
 
 
@@ -274,7 +274,7 @@ def test_proxies_of_the_environment_are_used_and_exceptions_honoured(serve, monk
     proxy = serve(lambda it: it.reply(200, DATA))
     monkeypatch.setenv("http_proxy", proxy.url.replace("//", "//me:pw@"))
     assert read("http://zoo.invalid/z") == DATA
-    method, path, headers = proxy.seen[0]
+    _, path, headers = proxy.seen[0]
     assert path.startswith("http://zoo.invalid/z/blobs/")
     assert headers["proxy-authorization"].startswith("Basic ")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -316,3 +316,15 @@ def test_other_methods_than_get_do_not_follow_redirects(serve):
     server = serve(lambda it: it.reply(307, location="/there"))
     with pytest.raises(RemoteError, match="307"):
         Web().request("POST", server.url)
+
+
+def test_an_endless_refusal_is_not_read_to_its_end(serve):
+    def endless(it):
+        it.send_response(401)
+        it.end_headers()
+        it.close_connection = True
+        while True:
+            it.wfile.write(b" " * 65536)
+
+    with pytest.raises(RemoteError, match="refused"):
+        read(serve(endless).url)

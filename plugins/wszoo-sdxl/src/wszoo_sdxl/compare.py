@@ -122,7 +122,7 @@ def _session(graph: Graph, name: str) -> Callable[[Mapping[str, NDArray[Any]]], 
     # By default all casts of weights come first, as they wait for nothing; by priority each comes when it is needed.
     options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     proto, tensors = split(graph)
-    weights = [ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(tensor.array())) for tensor in tensors]
+    weights = [_weight(ort, tensor) for tensor in tensors]
     options.add_external_initializers([tensor.name for tensor in tensors], weights)
     try:
         session = ort.InferenceSession(proto, options, providers=["CPUExecutionProvider"])
@@ -139,6 +139,11 @@ def _session(graph: Graph, name: str) -> Callable[[Mapping[str, NDArray[Any]]], 
         return dict(zip(names, found, strict=True))
 
     return run
+
+
+def _weight(ort: Any, tensor: Tensor) -> Any:  # noqa: ANN401 - onnxruntime ships no types
+    plain = tensor.array().view(f"u{tensor.dtype.bits // 8}")  # where it lies, in types that onnxruntime can name
+    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(plain, tensor.dtype.onnx)
 
 
 def widened(graph: Graph) -> Graph:

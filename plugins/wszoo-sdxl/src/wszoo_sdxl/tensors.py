@@ -40,11 +40,7 @@ def check_types(files: Sequence[Path], component: str) -> None:
         BuildError: it mixes them, or has one that cannot be widened (fp8).
         MalformedError: a file is damaged.
     """
-    counts: Counter[str] = Counter()
-    for path in files:
-        with open_file(path) as file:
-            counts.update(str(file.get_slice(key).get_dtype()) for key in file.keys())  # noqa: SIM118 - not a dict
-    floats = {name: count for name, count in counts.items() if name in PRECISION_OF or name.startswith("F8")}
+    floats = {name: count for name, count in _types(files).items() if name in PRECISION_OF or name.startswith("F8")}
     listing = ", ".join(f"{count} tensors in {PRECISION_OF.get(name, name)}" for name, count in floats.items())
     if any(name.startswith("F8") for name in floats):
         raise BuildError(f"the checkpoint of {component} is quantized: {listing}", hint="take the fp16 or fp32 variant")
@@ -53,6 +49,23 @@ def check_types(files: Sequence[Path], component: str) -> None:
             f"the checkpoint of {component} mixes element types: {listing}",
             hint="say which to export with --precision fp16 or --precision fp32",
         )
+
+
+def precisions(files: Sequence[Path]) -> set[str]:
+    """The floating-point types in the files, as ``--precision`` names them.
+
+    Raises:
+        MalformedError: a file is damaged.
+    """
+    return {PRECISION_OF[name] for name in _types(files) if name in PRECISION_OF}
+
+
+def _types(files: Sequence[Path]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for path in files:
+        with open_file(path) as file:
+            counts.update(str(file.get_slice(key).get_dtype()) for key in file.keys())  # noqa: SIM118 - not a dict
+    return counts
 
 
 def count_numbers(files: Sequence[Path]) -> int:

@@ -1,6 +1,6 @@
 """A tiny SDXL with seeded weights and tokenizers of single letters: for tests, and for trying every command out.
 
-    python -m wszoo_sdxl.tiny FOLDER [--kind base|refiner|turbo]
+    python -m wszoo_sdxl.tiny FOLDER [--kind base|refiner|turbo] [--lora FILE]
 
 It has the architecture of the real one, all five networks, in a size that builds in a minute and draws coloured noise.
 """
@@ -103,6 +103,22 @@ def make(folder: Path, kind: str = "base", *, seed: int = SEED, precision: str =
     return folder
 
 
+def make_lora(path: Path, *, seed: int = SEED) -> Path:
+    """Write a LoRA of rank 2 for the unet's middle, as diffusers writes them.
+
+    Returns:
+        ``path``.
+    """
+    torch = require_torch()
+    generator = torch.Generator().manual_seed(seed)
+    width = UNET["block_out_channels"][-1]
+    layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    shapes = {f"{layer}.lora_A.weight": (2, width), f"{layer}.lora_B.weight": (width, 2)}
+    tensors = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    require("safetensors.torch", "export").save_file(tensors, path)
+    return path
+
+
 def read_tokenizer(folder: Path) -> Any:  # noqa: ANN401 - transformers' own
     """The tokenizer that :func:`make` wrote."""
     return require("transformers", "export").CLIPTokenizer.from_pretrained(folder)
@@ -176,8 +192,11 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kind", choices=["base", "refiner", "turbo"], default="base")
+    parser.add_argument("--lora", type=Path, metavar="FILE", help="also write a LoRA for it")
     options = parser.parse_args()
     make(options.folder, options.kind)
+    if options.lora:
+        make_lora(options.lora)
 
 
 if __name__ == "__main__":

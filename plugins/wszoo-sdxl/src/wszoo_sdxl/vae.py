@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 class HalfAttention:
     """A processor for diffusers' ``Attention`` whose norm and residual are fp32 and whose products are fp16."""
 
-    def __call__(self, attention: Any, hidden_states: torch.Tensor, **_: object) -> torch.Tensor:  # noqa: ANN401
+    def __call__(self, attention: Any, hidden_states: torch.Tensor, temb: None = None) -> torch.Tensor:  # noqa: ANN401, ARG002
         """Attend over all pixels.
 
         Args:
             attention: the module that holds the weights.
             hidden_states: fp32 ``(batch, channels, height, width)``.
-            **_: diffusers passes a time embedding, which a VAE has not.
+            temb: a time embedding, which a VAE has not.
         """
         library = require_torch()
         batch, channels, height, width = hidden_states.shape
