@@ -5,8 +5,8 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from wszoo.backends.onnxruntime import reference
 
+from wszoo.backends.onnxruntime import reference
 from wszoo.errors import BuildError
 from wszoo.weights.graph import graph_from_model
 

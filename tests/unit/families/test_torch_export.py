@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from wszoo.errors import BuildError, MissingExtraError
-from wszoo.backends.onnxruntime import reference
 from wszoo.families.torch_export import TOLERANCES, compare, export_module, require_torch
 
 if TYPE_CHECKING:

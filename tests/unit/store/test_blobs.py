@@ -21,7 +21,6 @@ from builders import age, leftovers, snapshot
 
 from wszoo.digest import Digest
 from wszoo.errors import IntegrityError, LimitError, NotFoundError, StorageError
-from wszoo.store import blobs as blobs_module
 from wszoo.store import files
 from wszoo.store.gc import collect
 from wszoo.store.store import Store
