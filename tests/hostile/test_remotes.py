@@ -184,10 +184,11 @@ def test_a_descriptor_of_petabytes_is_refused_before_anything_is_fetched(store, 
 
     from wszoo.errors import StorageError
 
+    pack = blobs_of(origin)["pack"]
     remote = remanifested(origin, grow)
     with pytest.raises(StorageError, match="bytes are needed"):
         pull(store, remote, REF, around())
-    assert blobs_of(origin)["pack"] not in remote.opened
+    assert pack not in remote.opened
 
 
 def test_a_deeply_nested_index_is_refused(store, origin):

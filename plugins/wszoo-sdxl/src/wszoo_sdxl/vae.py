@@ -18,13 +18,20 @@ if TYPE_CHECKING:
 class HalfAttention:
     """A processor for diffusers' ``Attention`` whose norm and residual are fp32 and whose products are fp16."""
 
-    def __call__(self, attention: Any, hidden_states: torch.Tensor, temb: None = None) -> torch.Tensor:  # noqa: ANN401, ARG002
+    def __call__(
+        self,
+        attention: Any,  # noqa: ANN401
+        hidden_states: torch.Tensor,
+        temb: object = None,  # noqa: ARG002 - diffusers warns of a processor that does not name it
+        **_: object,
+    ) -> torch.Tensor:
         """Attend over all pixels.
 
         Args:
             attention: the module that holds the weights.
             hidden_states: fp32 ``(batch, channels, height, width)``.
             temb: a time embedding, which a VAE has not.
+            **_: a mask and a context, which it has not either.
         """
         library = require_torch()
         batch, channels, height, width = hidden_states.shape
