@@ -37,8 +37,8 @@ COMPONENTS = ("text_encoder", "text_encoder_2", "unet", "vae_decoder", "vae_enco
 TARGETS = ("rtx-sm86", "rtx-sm89", "rtx-sm120", "rtx-sm75", "portable")
 PULLED = "sm89"
 ROUNDS = 3
-# NVIDIA's blog post of 2024 on weight-stripped engines: full and stripped MB, of classic TensorRT 10.0 plans for an RTX
-# 4090, which hold compiled kernels and are not compressed. TensorRT-RTX compiles its kernels on the client.
+# NVIDIA's published numbers for weight-stripped engines: full and stripped MB, of classic TensorRT 10.0 plans for an
+# RTX 4090, which hold compiled kernels and are not compressed. TensorRT-RTX compiles its kernels on the client.
 PUBLISHED = {"text_encoder": (237.5, 4.37), "text_encoder_2": (1329.4, 8.28), "unet": (6493.0, 58.19)}
 HEADER = (
     "component | engine MB | residual MB | shipped KB | % of engine | each further target KB | encode s | apply s "
