@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING
 from wszoo.version import __version__
 
 if TYPE_CHECKING:
-    from wszoo.api import Model, Zoo
+    from wszoo.api import Zoo
     from wszoo.errors import WszooError
+    from wszoo.model import Model
 
 __all__ = ["Model", "WszooError", "Zoo", "__version__"]
 
 
+_HOMES = {"Zoo": "wszoo.api", "Model": "wszoo.model", "WszooError": "wszoo.errors"}
+
+
 def __getattr__(name: str) -> object:
-    if name in {"Zoo", "Model"}:
-        from wszoo import api
+    if name not in _HOMES:
+        raise AttributeError(f"module 'wszoo' has no attribute {name!r}")
+    from importlib import import_module
 
-        return getattr(api, name)
-    if name == "WszooError":
-        from wszoo.errors import WszooError
-
-        return WszooError
-    raise AttributeError(f"module 'wszoo' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

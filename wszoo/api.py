@@ -1,23 +1,21 @@
-"""The Python interface: a zoo, the models in it, and their components as callables."""
+"""The Python interface: a zoo, and what can be done with it."""
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from wszoo.assemble import assemble
 from wszoo.build import BuildReport, BuildRequest, build
-from wszoo.errors import NotFoundError, RemoteError, UsageError
+from wszoo.errors import NotFoundError, RemoteError
 from wszoo.gpu.nvml import detect
 from wszoo.gpu.request import parse_gpu
+from wszoo.model import Model
 from wszoo.names import Ref, TargetSpec
+from wszoo.places import open_for_push, open_remote
 from wszoo.plugins import registry
 from wszoo.progress import Progress, Silent
-from wszoo.pull import PullReport, Selection, Surroundings, pull, select_local
+from wszoo.pull import PullReport, Surroundings, pull, select_local
 from wszoo.push import PushReport, push
-from wszoo.remotes.mirrors import MirroredRemote
-from wszoo.remotes.protocol import writable
 from wszoo.settings import remotes
 from wszoo.sources import fetch_source
 from wszoo.store.documents import model_descriptor, read_asset, read_index, read_model
@@ -28,13 +26,8 @@ from wszoo.store.verify import VerifyReport, verify
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from wszoo.backends.protocol import Assembled, Engine
-    from wszoo.families.protocol import DemoResult
     from wszoo.gpu.machine import Machine, Runtime
-    from wszoo.remotes.protocol import Remote, WritableRemote
-    from wszoo.resolver import Resolution
-    from wszoo.schema.facts import PlanFacts
-    from wszoo.store.documents import PlanDocument
+    from wszoo.remotes.protocol import Remote
 
 
 class Zoo:
@@ -81,9 +74,9 @@ class Zoo:
         parsed, around = Ref.parse(ref), surroundings(gpu, components)
         remote = open_remote(source, mirrors) if source else None if offline else self._configured(parsed)
         if remote is None:
-            return Model(self, select_local(self.store, parsed, around))
+            return Model(self.store, select_local(self.store, parsed, around), self.progress)
         report = pull(self.store, remote, parsed, around, progress=self.progress)
-        return Model(self, report.selection)
+        return Model(self.store, report.selection, self.progress)
 
     def _configured(self, ref: Ref) -> Remote | None:
         """The first configured remote that has a ref which is not in the store; None when it is, or none has it."""
@@ -230,122 +223,6 @@ class Zoo:
             pass
 
 
-class Model:
-    """A pulled model: ``model["unet"].load()``.
-
-    Args:
-        zoo: whose store holds it.
-        selection: the plans that were chosen.
-    """
-
-    def __init__(self, zoo: Zoo, selection: Selection) -> None:
-        self._zoo = zoo
-        self.selection = selection
-        self._components = {name: PulledComponent(zoo, selection, name) for name in selection.plans}
-
-    @property
-    def ref(self) -> Ref:
-        """Its name, pinned to the index's digest."""
-        return self.selection.ref
-
-    @property
-    def family(self) -> str:
-        """The family that made it."""
-        return self.selection.model.config.family
-
-    @property
-    def resolution(self) -> Resolution:
-        """Why each plan was chosen."""
-        return self.selection.resolution
-
-    @property
-    def components(self) -> Sequence[str]:
-        """Names of the components that were pulled."""
-        return tuple(self.selection.plans)
-
-    @property
-    def assets(self) -> Sequence[str]:
-        """Names of the files that travel with the model."""
-        return tuple(self.selection.model.config.assets)
-
-    def asset(self, name: str) -> bytes:
-        """A file that travels with the model.
-
-        Raises:
-            NotFoundError: there is none of that name.
-        """
-        return read_asset(self._zoo.store, self.selection.model, name)
-
-    def __getitem__(self, component: str) -> PulledComponent:
-        """One component.
-
-        Raises:
-            NotFoundError: it was not pulled, or does not exist.
-        """
-        if component not in self._components:
-            raise NotFoundError(
-                f"{self.ref.tagged} has no component {component!r} here", hint=f"there is: {', '.join(self.components)}"
-            )
-        return self._components[component]
-
-    def demo(self, arguments: Sequence[str] = ()) -> DemoResult:
-        """Run the family's own demo.
-
-        Raises:
-            UsageError: the family is not installed, or the arguments make no sense.
-        """
-        return registry().family(self.family).demo(self, arguments, self._zoo.progress)
-
-
-class PulledComponent:
-    """One network with the plan that was chosen for it.
-
-    Args:
-        zoo: whose store holds it.
-        selection: the model's plans.
-        name: of the component.
-    """
-
-    def __init__(self, zoo: Zoo, selection: Selection, name: str) -> None:
-        self._zoo = zoo
-        self._selection = selection
-        self.name = name
-
-    @property
-    def plan(self) -> PlanDocument:
-        """The chosen plan's manifest and config."""
-        return self._selection.plans[self.name]
-
-    @property
-    def facts(self) -> PlanFacts:
-        """The chosen plan in short."""
-        return self._selection.resolution.choices[self.name].candidate.facts
-
-    @cached_property
-    def _assembled(self) -> Assembled:
-        device = self._selection.resolution.choices[self.name].device
-        return assemble(self._zoo.store, self._selection.model, self.plan, device, self._zoo.progress)
-
-    def assemble(self) -> Path | None:
-        """The full plan's file, verified; None for a portable plan, which has none.
-
-        Raises:
-            IntegrityError: bytes are not what their digest says.
-            StorageError: the disk is full or refuses.
-        """
-        return self._assembled.engine
-
-    def load(self) -> Engine:
-        """Assemble and load it: a callable that takes and gives arrays by name.
-
-        Raises:
-            MissingExtraError: the runtime is not installed.
-            IncompatibleError: the runtime or the GPU refuses the plan.
-            IntegrityError: bytes are not what their digest says.
-        """
-        return registry().backend(self.plan.config.target.backend).load(self._assembled)
-
-
 def surroundings(gpu: str, components: Sequence[str] | None = None) -> Surroundings:
     """This machine, what is installed on it, and the GPU that was asked for.
 
@@ -364,48 +241,3 @@ def runtimes() -> tuple[Runtime, ...]:
     """The installed runtimes, without importing them."""
     found = (backend.runtime() for backend in registry().backends.values())
     return tuple(runtime for runtime in found if runtime is not None)
-
-
-def open_remote(location: str, mirrors: Sequence[str] = ()) -> Remote:
-    """Open what the user named with ``--from``.
-
-    Args:
-        location: a name from the settings, a folder, or a URL. A folder with the name of a remote is ``./NAME``.
-        mirrors: more places with the same blobs, asked in order when it fails.
-
-    Raises:
-        UsageError: no plugin knows the scheme.
-        NotFoundError: there is nothing of that kind there.
-        RemoteError: it cannot be reached.
-    """
-    named = remotes().get(location)
-    places = [named.url, *named.mirrors] if named else [location]
-    opened = [_open_place(place) for place in (*places, *mirrors)]
-    return opened[0] if len(opened) == 1 and not named else MirroredRemote(opened)
-
-
-def open_for_push(location: str) -> WritableRemote:
-    """Open what the user named as the place to push to: a name from the settings, a URL, or a folder, which may be new.
-
-    Raises:
-        UsageError: no plugin knows the scheme, or the remote can only be read.
-        RemoteError: it cannot be reached.
-    """
-    named = remotes().get(location)
-    place = (named.url if named else location).removeprefix("file://")
-    if "://" not in place and not Path(place).exists():
-        Store(Path(place)).layout.create()
-    return writable(_open_place(place))
-
-
-def _open_place(location: str) -> Remote:
-    scheme, separator, _ = location.partition("://")
-    wanted = scheme if separator else ""
-    known: dict[str, Any] = {each: kind for kind in registry().remotes.values() for each in kind.schemes}
-    if wanted not in known:
-        raise UsageError(
-            f"no remote type knows {wanted}:// in {location!r}",
-            hint=f"known: a folder's path, {', '.join(f'{each}://' for each in sorted(known) if each)}",
-        )
-    remote: Remote = known[wanted].open(location)
-    return remote

@@ -11,7 +11,7 @@ from wszoo.cli.output import echo, hint, print_facts, print_json, print_table
 from wszoo.text import human, printable, share
 
 if TYPE_CHECKING:
-    from wszoo.api import Model
+    from wszoo.model import Model
     from wszoo.pull import PullReport, Selection
     from wszoo.resolver import Resolution
 

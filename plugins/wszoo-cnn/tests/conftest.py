@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from wszoo.families.protocol import ExportRequest
-from wszoo.progress import Silent
+from wszoo.testing.families import export_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from wszoo.families.protocol import ExportRequest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))  # the suite also runs where the plugin is not installed
 
@@ -19,19 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))  # the suite also run
 def request_for(tmp_path: Path) -> Callable[..., ExportRequest]:
     """An export request for a source, with an empty scratch folder."""
 
-    def make(source: Path, *profiles: str, precision: str = "", **options: str) -> ExportRequest:
-        scratch = tmp_path / "scratch"
-        scratch.mkdir(exist_ok=True)
-        return ExportRequest(
-            source=source,
-            precision=precision,
-            profiles=profiles,
-            options={key.replace("_", "-"): value for key, value in options.items()},
-            scratch=scratch,
-            progress=Silent(),
-        )
-
-    return make
+    return lambda source, *profiles, **given: export_request(source, tmp_path / "scratch", *profiles, **given)
 
 
 @pytest.fixture(scope="session")

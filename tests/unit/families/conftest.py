@@ -7,12 +7,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from wszoo.families.protocol import ExportRequest
-from wszoo.progress import Silent
+from wszoo.testing.families import export_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from wszoo.families.protocol import ExportRequest
 
 
 def classifier(batch: int | str = "batch", classes: int = 3) -> onnx.ModelProto:
@@ -44,19 +45,7 @@ def source(tmp_path: Path) -> Path:
 def request_for(tmp_path: Path) -> Callable[..., ExportRequest]:
     """An export request, with an empty scratch folder."""
 
-    def make(source: Path, *profiles: str, precision: str = "", **options: str) -> ExportRequest:
-        scratch = tmp_path / "scratch"
-        scratch.mkdir(exist_ok=True)
-        return ExportRequest(
-            source=source,
-            precision=precision,
-            profiles=profiles,
-            options=options,
-            scratch=scratch,
-            progress=Silent(),
-        )
-
-    return make
+    return lambda source, *profiles, **given: export_request(source, tmp_path / "scratch", *profiles, **given)
 
 
 @pytest.fixture
