@@ -55,5 +55,5 @@ def exported(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Loca
     from wszoo.families.local import local_model
 
     scratch = tmp_path_factory.mktemp("scratch")
-    export = SdxlFamily().export(ExportRequest(source=base, precision="fp32", scratch=scratch, progress=Silent()))
+    export = SdxlFamily().export(export_request(base, scratch, precision="fp32"))
     return local_model(export), dict(export.options)
