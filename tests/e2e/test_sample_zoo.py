@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from wszoo.api import Zoo
@@ -97,7 +98,6 @@ def test_an_assembled_plan_is_what_the_builder_wrote(local, name, gpu):
 
 
 def test_digits_cnn_reaches_the_accuracy_of_its_card(local):
-    pytest.importorskip("onnxruntime")
     result = pull(local, "digits-cnn", "none").demo()
     stated = re.search(r"^accuracy: ([\d.]+) \((\d+) of (\d+) ", card("digits-cnn"), re.MULTILINE)
     assert result.values["count"] == int(stated[3])
@@ -106,8 +106,6 @@ def test_digits_cnn_reaches_the_accuracy_of_its_card(local):
 
 
 def test_digit_writer_writes_what_digits_cnn_reads(local):
-    pytest.importorskip("onnxruntime")
-    np = pytest.importorskip("numpy")
     writer = pull(local, "digit-writer", "none")["model"].load()
     reader = pull(local, "digits-cnn", "none")["model"].load()
     digits = np.arange(100) % 10
@@ -120,7 +118,6 @@ def test_digit_writer_writes_what_digits_cnn_reads(local):
 
 
 def test_digit_writer_draws_its_samples(local):
-    pytest.importorskip("onnxruntime")
     result = pull(local, "digit-writer", "none").demo(["--show", "image"])
     assert result.text.count("@") > 20
 
@@ -145,7 +142,6 @@ def sample_zoo(monkeypatch):
 
 
 def test_the_recipes_give_the_committed_bytes(sample_zoo):
-    pytest.importorskip("tensorrt_rtx")
     assert sample_zoo.check(STORE) == []
 
 
@@ -167,7 +163,6 @@ def test_replacing_drops_private_state_and_keeps_the_recipes(sample_zoo, tmp_pat
 
 
 def test_the_demo_runs_and_finds_everything_as_claimed():
-    pytest.importorskip("onnxruntime")
     done = subprocess.run([sys.executable, ROOT / "examples" / "demo.py"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "$ wszoo run digits-cnn" in done.stdout

@@ -41,18 +41,14 @@ class Spliced:
     Attributes:
         base: the compressed base, when this plan made a new one; else None.
         layer: the plan's own layer.
-        body: the uncompressed program; the base of its siblings if ``base`` is given.
         engine_digest: of the full plan.
         engine_bytes: its size.
-        residual_bytes: bytes of the plan that were not found in any tensor.
     """
 
     base: bytes | None
     layer: bytes
-    body: bytes
     engine_digest: Digest
     engine_bytes: int
-    residual_bytes: int
 
 
 def splice(
@@ -95,10 +91,8 @@ def splice(
     return Spliced(
         base=new_base,
         layer=layer,
-        body=body,
         engine_digest=engine_digest,
         engine_bytes=len(data),
-        residual_bytes=len(program.literals),
     )
 
 

@@ -109,6 +109,11 @@ def read_model(source: DocumentSource, descriptor: Descriptor) -> ModelDocument:
     return ModelDocument(descriptor, manifest, decode(data, ModelConfig, what=f"model config {manifest.config.digest}"))
 
 
+def read_indexed_model(source: DocumentSource, index: Descriptor) -> ModelDocument:
+    """Fetch the model that an index lists. Errors as for its two documents."""
+    return read_model(source, model_descriptor(read_index(source, index)))
+
+
 def read_plan(source: DocumentSource, descriptor: Descriptor) -> PlanDocument:
     """Fetch and decode a plan manifest and its config.
 

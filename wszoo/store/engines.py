@@ -35,7 +35,11 @@ def is_verified(layout: StoreLayout, digest: Digest, progress: Progress) -> bool
         if _stamp(layout, digest).read_bytes() == state:
             return True
     with progress.stage(f"verify {path.name[:12]}"):
-        return Digest.of_file(path) == digest
+        if Digest.of_file(path) != digest:
+            return False
+    with suppress(OSError):  # without the stamp, as in a store that cannot be written, the next load hashes again
+        write_atomic(_stamp(layout, digest), state, layout.tmp)
+    return True
 
 
 def _state(path: Path) -> bytes:

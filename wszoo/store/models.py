@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from wszoo.errors import IntegrityError, NotFoundError
-from wszoo.store.documents import model_descriptor, read_index, read_model
+from wszoo.store.documents import read_indexed_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,5 +27,4 @@ def known_models(store: Store, *, last: Ref) -> Iterator[ModelConfig]:
     entries = sorted(readable, key=lambda entry: (entry.ref.tagged == last.tagged, entry.ref.name == last.name))
     for entry in entries:
         with suppress(IntegrityError, NotFoundError):
-            index = read_index(store, entry.descriptor)
-            yield read_model(store, model_descriptor(index)).config
+            yield read_indexed_model(store, entry.descriptor).config
