@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import distributions, entry_points
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pluggy
@@ -18,6 +18,7 @@ from wszoo.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
+    from importlib.metadata import EntryPoint
 
     from wszoo.backends.protocol import Backend
     from wszoo.families.protocol import Family
@@ -26,11 +27,12 @@ if TYPE_CHECKING:
 BUILTIN = (
     "wszoo.backends.onnxruntime",
     "wszoo.backends.tensorrt_rtx",
+    "wszoo.backends.tensorrt",
     "wszoo.families.onnx",
     "wszoo.remotes.directory",
     "wszoo.remotes.http",
     "wszoo.remotes.registry",
-    "wszoo.remotes.s3",
+    "wszoo.remotes.buckets",
     "wszoo.remotes.hub",
 )
 
@@ -105,10 +107,28 @@ def registry() -> Registry:
     """Load every plugin, once a process."""
     found = Registry({}, {}, {}, ())
     plugins = [_load(found, name, "wszoo", lambda name=name: importlib.import_module(name)) for name in BUILTIN]
-    for entry in sorted(entry_points(group=hookspecs.NAMESPACE), key=lambda entry: entry.name):
+    entries, unreadable = _entries()
+    for entry in sorted(entries, key=lambda entry: entry.name):
         package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
         plugins.append(_load(found, entry.name, package, entry.load))
-    return Registry(found.families, found.backends, found.remotes, tuple(plugins))
+    return Registry(found.families, found.backends, found.remotes, (*plugins, *unreadable))
+
+
+def _entries() -> tuple[list[EntryPoint], list[Plugin]]:
+    """All entry points, and the packages whose ``entry_points.txt`` nobody can read."""
+    try:
+        return list(entry_points(group=hookspecs.NAMESPACE)), []
+    except Exception:  # noqa: BLE001 - one malformed line in any installed package raises, a TypeError in Python 3.11
+        found: dict[str, list[EntryPoint]] = {}
+        unreadable = []
+        for dist in distributions():
+            name, version = (str(dist.metadata.get(key)) for key in ("Name", "Version"))
+            try:
+                found.setdefault(name, list(dist.entry_points.select(group=hookspecs.NAMESPACE)))
+            except Exception as error:  # noqa: BLE001
+                reason = f"its entry_points.txt is malformed: {error}"
+                unreadable.append(Plugin(name, f"{name} {version}", error=reason))
+        return [entry for entries in found.values() for entry in entries], unreadable
 
 
 def _load(found: Registry, name: str, package: str, load: Any) -> Plugin:  # noqa: ANN401 - any callable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 
 import pytest
@@ -154,3 +155,53 @@ def test_unknown_names_list_what_there_is():
     with pytest.raises(UsageError, match="no target prefix named 'x'") as caught:
         registry.backend_for("x")
     assert "portable" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("not a module", "ModuleNotFoundError|ValueError|AttributeError"),
+        ("", "."),
+        ("a:b:c", "."),
+        ("mod[", "."),
+        (":attribute", "."),
+        ("wszoo_no_such_module:thing", "ModuleNotFoundError"),
+        ("../../evil", "."),
+        ("\u202eevil", "."),
+        ("x" * 10_000, "."),
+    ],
+)
+def test_an_entry_point_with_a_malformed_value_is_reported_and_breaks_nothing(value, says, install):
+    install("odd", FAMILY.format(name="odd"), lines=f"[wszoo]\nodd = {value}\n")
+    install("good", FAMILY.format(name="good"))
+    assert found("good").provides == ("family good",)
+    broken = [plugin for plugin in plugins.registry().plugins if plugin.name == "odd"]
+    assert all(re.search(says, plugin.error) for plugin in broken)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "[wszoo\nodd = odd\n",
+        "odd = odd\n",
+        "[wszoo]\nodd\n",
+        "[wszoo]\n= odd\n",
+        "[wszoo]\n\0 = odd\n",
+        "\ufeff[wszoo]\n",
+    ],
+    ids=["open section", "no section", "no value", "no name", "null byte", "byte order mark"],
+)
+def test_malformed_entry_point_metadata_breaks_nothing(lines, install):
+    install("odd", FAMILY.format(name="odd"), lines=lines)
+    install("good", FAMILY.format(name="good"))
+    assert found("good").provides == ("family good",)
+    assert all(plugin.error == "" or plugin.name in {"odd", ""} for plugin in plugins.registry().plugins)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="later Pythons pass over such a line")
+def test_a_package_whose_entry_points_cannot_be_read_is_shown_as_broken(install):
+    install("odd", FAMILY.format(name="odd"), lines="[wszoo]\nodd\n")
+    install("good", FAMILY.format(name="good"))
+    assert found("odd").package == "odd 1.2"
+    assert "entry_points.txt is malformed" in found("odd").error
+    assert found("good").provides == ("family good",)
