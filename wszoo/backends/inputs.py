@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from wszoo.schema.plan import Profile, ShapeRange
     from wszoo.weights.graph import Graph
 
+_TEXT = frozenset("UST")  # NumPy's kinds of text: str, bytes, StringDType
 _NAMES = {dtype.numpy: dtype.name for dtype in DTYPES.values() if not dtype.packed}
 
 
@@ -68,6 +69,11 @@ def host_array(value: Value, given: object) -> NDArray[Any]:
         UsageError: not an array, or of another element type.
         IncompatibleError: of another rank, or a fixed dimension differs.
     """
+    if _is_text(given):
+        raise UsageError(
+            f"input {value.name!r} takes {value.dtype}, and strings cannot be given as arrays",
+            hint="turn the text into numbers first, as the model's tokenizer does",
+        )
     if isinstance(given, np.ndarray | np.generic):
         array = np.asarray(given)
     elif isinstance(given, dlpack.Producer):
@@ -79,6 +85,13 @@ def host_array(value: Value, given: object) -> NDArray[Any]:
         )
     check_one(value, _NAMES.get(array.dtype, str(array.dtype)), array.shape)
     return array
+
+
+def _is_text(given: object) -> bool:
+    if isinstance(given, np.ndarray | np.generic):
+        kind, first = given.dtype.kind, next(iter(given.flat), None)
+        return kind in _TEXT or (kind == "O" and isinstance(first, str | bytes))
+    return isinstance(given, str | bytes)
 
 
 def check_one(value: Value, dtype: str, shape: tuple[int, ...]) -> None:

@@ -29,10 +29,21 @@ def test_numpy_scalar_is_an_array_of_rank_0():
     assert host_array(Y, np.int64(7)).shape == ()
 
 
-@pytest.mark.parametrize("given", [1.0, [[1.0]], "text", None])
+@pytest.mark.parametrize("given", [1.0, [[1.0]], None])
 def test_what_is_no_array_is_refused(given):
     with pytest.raises(UsageError, match="not an array"):
         host_array(X, given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["text", b"text", np.array(["a", "b"]), np.array([b"a"]), np.array(["a", None], object), np.str_("a")],
+    ids=["str", "bytes", "array", "bytes-array", "objects", "scalar"],
+)
+def test_text_is_refused_with_the_input_that_it_was_given_for(given):
+    with pytest.raises(UsageError, match="input 'sample' takes float16, and strings cannot be given") as error:
+        host_array(X, given)
+    assert "tokenizer" in error.value.hint
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int8, ">f2", np.uint16])
