@@ -1,11 +1,12 @@
 """What splice makes of real TensorRT-RTX plans: sizes, speed and memory, as a Markdown table.
 
     python benchmarks/splice.py [--quick] [--work build/bench] [--models resnet50-fp16 ...]
+    python benchmarks/splice.py --pair PLAN ONNX [--work build/bench]    a plan of your own, and what it was built from
 
 Exports each model with torch (seeded random weights, but all-MiniLM-L6-v2 with its real ones), builds its plan for two
 GPUs with tensorrt_rtx, which needs none, and keeps both under --work. Every measurement runs in a process of its own:
 encoding and packing on one core, applying on all; memory is the peak of the process's anonymous pages, and in brackets
-of all resident ones, which include the mapped plan and weights. Times are the best of three.
+of all resident ones, which include the mapped plan and weights. Times are the best of three; apply and cp take turns.
 """
 
 from __future__ import annotations
@@ -162,7 +163,7 @@ def status(key: str) -> int:
 def model_of(folder: Path) -> tuple[Sequence[Tensor], list[tuple[str, bytes]]]:
     from wszoo.weights.graph import graph_from_file, scalars
 
-    graph = graph_from_file(folder / "model.onnx")
+    graph = graph_from_file((folder / "model.onnx").resolve())  # external data lies beside the file itself
     return graph.tensors, scalars(graph.proto)
 
 
@@ -193,22 +194,22 @@ def applied(folder: Path, target: str, _base: str) -> dict[str, float]:
     tensors, _ = model_of(folder)
     path, out = folder / f"{target}.plan", folder / "out.plan"
     body, expected = (folder / f"{target}.body").read_bytes(), Digest.of_file(path)
-    memory, best = Memory(), float("inf")
+    program = Program.from_bytes(body, tensors, plan_size=path.stat().st_size)
+    memory, ours, copied = Memory(), [], []
     for _ in range(ROUNDS):
-        out.unlink(missing_ok=True)
-        start = time.perf_counter()
-        digest = apply(Program.from_bytes(body, tensors, plan_size=path.stat().st_size), tensors, out)
-        best = min(best, time.perf_counter() - start)
-        assert digest == expected
-    report = memory.report()
-    copied = float("inf")
-    for _ in range(ROUNDS):
-        out.unlink(missing_ok=True)
-        start = time.perf_counter()
-        subprocess.run(["cp", path, out], check=True)
-        copied = min(copied, time.perf_counter() - start)
+        ours.append(timed(lambda: apply(program, tensors, out), out, expected))
+        copied.append(timed(lambda: subprocess.run(["cp", path, out], check=True), out))
+    return {"seconds": min(ours), "cp": min(copied), **memory.report()}
+
+
+def timed(function: Callable[[], object], out: Path, expected: object = None) -> float:
+    """Seconds that a function takes to write a file, which is removed then."""
+    start = time.perf_counter()
+    result = function()
+    seconds = time.perf_counter() - start
     out.unlink()
-    return {"seconds": best, "cp": copied, **report}
+    assert expected in {None, result}
+    return seconds
 
 
 STEPS = {"encoded": encoded, "applied": applied}
@@ -238,15 +239,28 @@ def row(model: str, work: Path) -> str:
     for target in TARGETS:
         if not (folder / f"{target}.plan").exists():
             in_process("build", folder, target)
+    return measured(model, folder, second=True)
+
+
+def pair(plan: Path, onnx: Path, work: Path) -> str:
+    folder = work / f"pair-{onnx.stem}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / "model.onnx").symlink_to(onnx.resolve())
+    (folder / f"{TARGETS[0]}.plan").symlink_to(plan.resolve())
+    return measured(f"{onnx.stem}: {plan.stem}", folder, second=False)
+
+
+def measured(name: str, folder: Path, *, second: bool) -> str:
     one = in_process("encoded", folder, TARGETS[0])
-    two = in_process("encoded", folder, TARGETS[1], TARGETS[0])
+    two = in_process("encoded", folder, TARGETS[1], TARGETS[0]) if second else None
     back = in_process("applied", folder, TARGETS[0])
     cells = [
-        model,
+        name,
         f"{one['plan'] / 1e6:.1f}",
         f"{one['stored'] / 1e3:.1f}",
         f"{100 * one['stored'] / one['plan']:.4f}",
-        f"{two['stored'] / 1e3:.1f}",
+        f"{two['stored'] / 1e3:.1f}" if two else "",
         f"{one['plan'] / 1e6 / one['seconds']:.0f}",
         f"{one['anonymous']:.0f} ({one['resident']:.0f})",
         f"{back['seconds']:.2f}",
@@ -262,6 +276,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help=f"only {', '.join(QUICK)}")
     parser.add_argument("--work", type=Path, default=Path("build/bench"), help="where models and plans are kept")
     parser.add_argument("--models", nargs="+", choices=MODELS, help="only these")
+    parser.add_argument("--pair", nargs=2, type=Path, metavar=("PLAN", "ONNX"), help="only this plan")
     parser.add_argument("--step", nargs=4, metavar=("STEP", "FOLDER", "TARGET", "BASE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.step:
@@ -269,6 +284,9 @@ def main() -> None:
         print(json.dumps(run_step(step, Path(folder), target, base)))
         return
     print(f"| {HEADER} |\n|{' --- |' * (HEADER.count('|') + 1)}", flush=True)
+    if options.pair:
+        print(pair(*options.pair, options.work), flush=True)
+        return
     for model in options.models or (QUICK if options.quick else MODELS):
         print(row(model, options.work), flush=True)
 

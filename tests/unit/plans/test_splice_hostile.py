@@ -117,6 +117,18 @@ def test_defective_bodies_are_refused(defect, data):
         parse(data)
 
 
+def test_a_body_of_few_bytes_that_would_take_hours_to_assemble_is_refused():
+    """Each row of half a million pieces of one byte; every window would take as many steps."""
+    pieces = 1 << 19
+    made = body(
+        blocks=[(1023, pieces - 1, 0)],
+        pieces=[(0, int(i > 0), 0 if i == 0 else -1, 1023) for i in range(pieces)],
+        strides=[-1] * pieces,
+    )
+    with pytest.raises(LimitError, match="67,108,864 steps"):
+        parse(made, plan_size=1024 * pieces)
+
+
 def test_every_truncation_is_refused():
     for size in range(len(BODY)):
         with pytest.raises(IntegrityError):

@@ -35,28 +35,43 @@ _ROWS = 4096  # short rows up to this many have an anchor each, so that they are
 _RETRIES = (0, 16, 48, 112, 240, 752, 2032)  # places in a segment that are tried for an anchor
 _MATERIALISE = 64 << 20  # views that can only be indexed by computing them whole are skipped above this
 _CANDIDATES = 4  # views kept for one anchor; more would not be told apart anyway
+_FLAGS = 8  # an anchor: so few other bytes pass for one that looking these up is a small part of the work,
+_MAX_FLAGS = 1 << 26  # up to this: 64 MiB, over 8 million anchors, which are 20 GB of weights
 _SCRAMBLE = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
-    """All anchors, sorted by ``mix``. ``view`` and ``source`` (an offset in it, in bytes) say where each was taken."""
+    """All anchors, sorted by ``mix``. ``view`` and ``source`` (an offset in it, in bytes) say where each was taken.
+
+    ``flags`` says of the first eight bytes of 16 whether any anchor may begin with them. ``buckets`` holds, for each
+    value of a mix's top bits, where its anchors begin: a look-up reads two neighbours there and one anchor or two.
+    """
 
     mix: Keys
     view: Ints
     source: Ints
-    first_filter: Mask
-    second_filter: Mask
+    flags: Mask
+    buckets: np.ndarray[tuple[int], np.dtype[np.uint32]]
 
     def lookup(self, mix: Keys) -> tuple[Ints, Ints]:
-        """For each key, the range of anchors with it: first, one behind the last."""
-        return np.searchsorted(self.mix, mix, "left"), np.searchsorted(self.mix, mix, "right")
+        """Anchors of some keys: (position among the keys, position among the anchors), in order of both."""
+        top = (mix >> _shift(len(self.buckets) - 1)).view(np.int64)
+        low = self.buckets[top].astype(np.int64)
+        count = self.buckets[top + 1] - low
+        asked = np.repeat(np.arange(len(mix)), count)
+        entry = np.repeat(low - np.cumsum(count) + count, count) + np.arange(len(asked))
+        equal = np.flatnonzero(self.mix[entry] == mix[asked])
+        return asked[equal], entry[equal]
 
 
-def slots(keys: Keys, table: Mask) -> Ints:
-    """Where keys fall in a filter table, whose size is a power of two."""
-    shift = np.uint64(65 - len(table).bit_length())
-    return ((keys * _SCRAMBLE[0]) >> shift).view(np.int64)
+def slots(keys: Keys, size: int) -> Ints:
+    """Where keys fall in a table whose size is a power of two."""
+    return ((keys * _SCRAMBLE[0]) >> _shift(size)).view(np.int64)
+
+
+def _shift(size: int) -> np.uint64:
+    return np.uint64(65 - size.bit_length())
 
 
 def mixed(low: Keys, high: Keys) -> Keys:
@@ -97,7 +112,7 @@ def build(reader: Reader, rows: Sequence[int]) -> Index | None:
 
 def _sorted(low: Keys, high: Keys, view: Ints, source: Ints) -> Index:
     mix = mixed(low, high)
-    order = np.lexsort((source, view, mix))
+    order = np.argsort(mix, kind="stable")  # equal ones stay in the order of views and offsets
     mix, view, source, low = mix[order], view[order], source[order], low[order]
     fresh = np.diff(mix, prepend=~mix[:1]) != 0
     other = fresh | (np.diff(view, prepend=-1) != 0)  # of equal anchors in one view only the first is kept
@@ -105,11 +120,13 @@ def _sorted(low: Keys, high: Keys, view: Ints, source: Ints) -> Index:
     rank = group - group[fresh].repeat(np.diff(np.append(np.flatnonzero(fresh), len(mix))))
     keep = other & (rank < _CANDIDATES)
     mix, view, source, low = mix[keep], view[keep], source[keep], low[keep]
-    size = 1 << min(max(16, int(len(mix) * 16).bit_length()), 24)
-    tables = np.zeros((2, size), np.bool_)
-    tables[0][slots(low, tables[0])] = True
-    tables[1][slots(mix, tables[1])] = True
-    return Index(mix=mix, view=view, source=source, first_filter=tables[0], second_filter=tables[1])
+    size = min(1 << max(16, int(len(mix) * _FLAGS).bit_length()), _MAX_FLAGS)
+    flags = np.zeros(size, np.bool_)
+    flags[slots(low, size)] = True
+    size //= _FLAGS
+    buckets = np.zeros(size + 1, np.uint32)
+    np.cumsum(np.bincount((mix >> _shift(size)).view(np.int64), minlength=size), out=buckets[1:])
+    return Index(mix=mix, view=view, source=source, flags=flags, buckets=buckets)
 
 
 def _anchors(view: int, reader: Reader, row: int) -> Iterator[tuple[Ints, Pairs]]:
@@ -157,7 +174,9 @@ def _flat(gather: Callable[[Ints], Bytes], size: int, row: int, step: int) -> tu
         starts = starts[~good]
         if not len(starts):
             break
-    return np.concatenate(found_at), np.concatenate(found)
+    at, pairs = np.concatenate(found_at), np.concatenate(found)
+    order = np.argsort(at)
+    return at[order], pairs[order]
 
 
 def _sliced(view: int, reader: Reader, step: int) -> Iterator[tuple[Ints, Pairs]]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO
 
-from numpy.lib.stride_tricks import as_strided
-
 from wszoo.digest import Digest
-from wszoo.plans.splice.pipeline import WINDOW, Pipeline, opened
+from wszoo.plans.splice.pipeline import Pipeline, opened
+from wszoo.plans.splice.program import WINDOW
 from wszoo.plans.splice.reader import SLAB, Reader
 from wszoo.plans.splice.tile import Block, Part
 
@@ -147,8 +146,7 @@ class _Assembly:
         for low in range(0, len(out), step):
             count = min(step, len(out) - low)
             start = part.source + (first + low) * part.stride
-            data = self._reader.read(part.view, start, start + (count - 1) * part.stride + part.length)
-            out[low : low + count] = as_strided(data, (count, part.length), (part.stride, 1))
+            out[low : low + count] = self._reader.rows(part.view, start, part.stride, count, part.length)
 
 
 def _gaps(block: Block) -> list[tuple[int, int]]:

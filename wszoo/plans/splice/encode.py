@@ -1,38 +1,36 @@
 """Encode a plan: find what of it comes out of tensors, in passes from the likely and cheap to the rare and thorough.
 
-1. The usual views of all tensors, looked for at every eighth byte of the plan.
-2. The same at every byte of what is left.
-3. All other views of the tensors that were not found, in what is left.
+1. The usual views of all tensors, looked for at every eighth byte of the plan, in small regions: what a few rows lead
+   to is verified to its end and searched no more, so that a plan of large matrices is mostly compared, not searched.
+2. The same in large regions of what is left, which hold several rows of the widest interleaved matrices.
+3. Matrices interleaved byte by byte, among the tensors that were not found.
+4. The usual views at every byte of what is left, or every fourth if that is too much.
+5. All other views of the tensors that were not found, as in 2.
+6. The same as in 4.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wszoo.plans.splice import anchors
-from wszoo.plans.splice.match import Copy, Matcher, fold
-from wszoo.plans.splice.program import MAX_COUNT, Blocks, Pieces, Program
+from wszoo.plans.splice.program import MAX_COUNT, MAX_STEPS, Blocks, Pieces, Program, steps
 from wszoo.plans.splice.reader import Reader
 from wszoo.plans.splice.recipes import common, rare
-from wszoo.plans.splice.scan import REGION, Cover, scan
+from wszoo.plans.splice.scan import FAR, NEAR
+from wszoo.plans.splice.search import Search
 from wszoo.plans.splice.tile import Block, tile
+from wszoo.plans.splice.views import BYTE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from wszoo.buffers import Bytes
     from wszoo.plans.splice.columns import Ints
+    from wszoo.plans.splice.match import Copy
     from wszoo.plans.splice.views import View
     from wszoo.weights.tensor import Tensor
-
-_FINE_BUDGET = 192 << 20  # positions that a fine pass may look at: a second or two
-_ENOUGH = 64  # bytes left below which no further pass is worth its time
-_FIT = 16  # a tensor is only looked for again where that part of it would fit what is left
-_PASSES = 4
-_FOUND = 0.9  # share of a tensor's bytes that makes it found
 
 
 def encode(
@@ -57,72 +55,37 @@ def encode(
     Raises:
         IntegrityError: a tensor loads another number of bytes than its type and shape take.
     """
-    search = _Search(np.asarray(plan), tensors, progress or (lambda _done, _total: None))
-    search.look(common(tensors))
-    search.look(rare(tensors, search.missing(), scales))
+    search = Search(np.asarray(plan), tensors, progress or (lambda _done, _total: None))
+    usual = search.index(common(tensors, scales))
+    step = _aligned(tensors)
+    search.look(usual, region=NEAR, step=step)
+    search.look(usual, region=FAR, step=step)
+    search.comb()
+    search.look(usual, region=FAR)
+    others = search.index(rare(tensors, search.missing(), scales))
+    search.look(others, region=FAR, step=step)
+    search.look(others, region=FAR)
     return _program(search.plan, tensors, search.views, _tiled(search.copies))
 
 
-class _Search:
-    """What has been found so far: copies (whose views are numbered by ``views``) and what they cover."""
-
-    def __init__(self, plan: Bytes, tensors: Sequence[Tensor], progress: Callable[[int, int], None]) -> None:
-        self.plan = plan
-        self.views: list[View] = []
-        self.copies: list[Copy] = []
-        self._tensors = tensors
-        self._progress = progress
-        self._passes = 0
-        self._cover = Cover(len(plan))
-
-    def look(self, views: list[View]) -> None:
-        """Look for views: at every eighth byte, then more finely in what is left."""
-        reader = Reader(self._tensors, views)
-        rows = [
-            anchors.row_length(layout, self._tensors[view.tensor].shape)
-            for view, layout in zip(views, reader.layouts, strict=True)
-        ]
-        index = anchors.build(reader, rows) if self._cover.left >= _ENOUGH else None
-        matcher = Matcher(self.plan, reader, rows, self._cover)
-        self._pass(index, matcher, np.array(rows, np.int64), 8)
-        fine = next((step for step in (1, 2) if self._cover.left // step <= _FINE_BUDGET), 4)
-        self._pass(index, matcher, np.array(rows, np.int64), fine)
-        self.views += views
-
-    def _pass(self, index: anchors.Index | None, matcher: Matcher, rows: Ints, step: int) -> None:
-        size = len(self.plan)
-        if index is not None and self._cover.left >= _ENOUGH:
-            for start in range(0, size, REGION):
-                stop = min(start + REGION, size)
-                if gaps := self._cover.gaps(start, stop):
-                    hits = scan(self.plan, gaps, index, step=step)
-                    found = matcher.match(fold(hits, rows))
-                    self.copies += (replace(copy, view=copy.view + len(self.views)) for copy in found)
-                self._progress((self._passes * size + stop) // _PASSES, size)
-        self._passes += 1
-        self._progress(self._passes * size // _PASSES, size)
-
-    def missing(self) -> list[int]:
-        """Tensors that have not been found and would fit what is left."""
-        left = self._cover.left
-        found = np.zeros(len(self._tensors), np.int64)
-        for block in tile(self.copies):
-            for part in block.parts:
-                found[self.views[part.view].tensor] += block.rows * part.length
-        return [
-            i
-            for i, tensor in enumerate(self._tensors)
-            if found[i] < _FOUND * tensor.nbytes and tensor.nbytes // _FIT <= left and left >= _ENOUGH
-        ]
+def _aligned(tensors: Sequence[Tensor]) -> int:
+    """Bytes that a builder aligns weights to: 8 or more, but 4 where there are any of a byte or less an element."""
+    return 4 if any(tensor.dtype.bits <= BYTE for tensor in tensors) else 8
 
 
 def _tiled(copies: list[Copy]) -> list[Block]:
-    """Blocks of the copies, or of the larger ones where all would be more pieces than a program may have."""
+    """Blocks of the copies, or of the larger ones where all would be more than a program may have."""
     blocks = tile(copies)
-    while sum(len(block.parts) for block in blocks) > MAX_COUNT:
+    while _is_too_much(blocks):
         copies = sorted(copies, key=lambda copy: -copy.nbytes)[: len(copies) // 2]
         blocks = tile(copies)
     return blocks
+
+
+def _is_too_much(blocks: list[Block]) -> bool:
+    pieces = _ints(len(block.parts) for block in blocks)
+    rows, pitch = _ints(block.rows for block in blocks), _ints(block.pitch for block in blocks)
+    return int(pieces.sum()) > MAX_COUNT or steps(rows, pitch, pieces) > MAX_STEPS
 
 
 def _program(plan: Bytes, tensors: Sequence[Tensor], views: Sequence[View], blocks: list[Block]) -> Program:

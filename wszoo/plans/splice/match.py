@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ _MAX_BREAKS = 256  # copies that one run may fall into before it is given up as 
 _MAX_PITCH = 4 << 20
 _CHANCE = 16  # bytes beyond a row's end that may be equal by chance
 _CHUNK = 4 << 20  # bytes compared at a time
+_KNOWN = 16  # copies of one view that are remembered
 _SAMPLE = 32  # rows that tell how wide a run is
 _SAMPLE_BYTES = 16 << 20
 
@@ -57,6 +59,12 @@ class Copy:
     def from_row(self, row: int, rows: int) -> Copy:
         """``rows`` rows of the same lines, from ``row`` on, which may be negative."""
         return replace(self, source=self.source + row * self.stride, target=self.target + row * self.pitch, rows=rows)
+
+    def holds(self, other: Copy) -> bool:
+        """True where this copy already takes the other's first bytes from the same place."""
+        row, column = divmod(other.target - self.target, self.pitch or self.length)
+        same = other.source - self.source == row * self.stride + column
+        return same and 0 <= row < self.rows and column < self.length
 
     def widened(self, before: int, after: int) -> Copy:
         """Rows that begin ``before`` bytes earlier and end ``after`` bytes behind the present start."""
@@ -143,13 +151,22 @@ class Matcher:
     def __init__(self, plan: Bytes, reader: Reader, row_lengths: Sequence[int], cover: Cover) -> None:
         self._plan = plan
         self._reader = reader
-        self._row_lengths = row_lengths
+        self._rows = np.array(row_lengths, np.int64)
         self._cover = cover
+        self._known: dict[int, deque[Copy]] = {}
 
-    def match(self, runs: Sequence[Copy]) -> list[Copy]:
-        """The copies that runs grow into, every byte of them compared."""
+    def match(self, hits: Hits, *, near: bool) -> list[Copy]:
+        """The copies that hits lead to, every byte of them compared.
+
+        Args:
+            hits: where anchors were found in one region.
+            near: the region is small: a single row may be one of many whose others are too far away to be seen here, so
+                only runs, and strips of two rows or more, are followed.
+        """
         found: list[Copy] = []
-        for run in runs:
+        for run in fold(hits, self._rows):
+            if (near and run.rows == 1 and run.length < 2 * self._rows[run.view]) or self._is_known(run):
+                continue
             if run.rows >= _MIN_ROWS and run.pitch <= _MAX_PITCH:
                 copies = self._strided(run)
             else:
@@ -157,8 +174,17 @@ class Matcher:
             for copy in copies:
                 if self._is_worth(copy):
                     self._cover.mark(copy.target, copy.pitch, copy.rows, copy.length)
+                    self._known.setdefault(copy.view, deque(maxlen=_KNOWN)).append(copy)
                     found.append(copy)
         return found
+
+    def _is_known(self, run: Copy) -> bool:
+        """True where a copy found before holds the run's first line.
+
+        Grains at the ends of its rows stay open where a neighbour is not found yet, and lead here again in each region
+        that the rows cross: 160 times for SDXL's cross-attention, whose 140 matrices would be compared each time.
+        """
+        return any(copy.holds(run) for copy in self._known.get(run.view, ()))
 
     def _is_worth(self, copy: Copy) -> bool:
         """True unless the copy takes more bytes than it saves: too short, or short and of few values, as in a mask."""
@@ -170,7 +196,7 @@ class Matcher:
         if skipped >= seed.length:
             return replace(seed, length=0)
         seed = seed.widened(-skipped, seed.length)
-        size, row = self._reader.layouts[seed.view].nbytes, self._row_lengths[seed.view]
+        size, row = self._reader.layouts[seed.view].nbytes, int(self._rows[seed.view])
         ahead = self._ahead(seed, min(size - seed.source, len(self._plan) - seed.target))
         behind = self._behind(seed, min(seed.source, seed.target)) if ahead else 0
         # Equal by chance beyond a row's end, these bytes would hide the start of what really follows.
@@ -277,7 +303,7 @@ class Matcher:
     @staticmethod
     def _growing(run: Copy, limit: int) -> Sequence[int]:
         """Counts of rows to compare at a time, few first, that add up to ``limit``."""
-        most = max(1, _CHUNK // max(run.length, run.stride, run.pitch))
+        most = max(1, _CHUNK // max(run.length, run.stride))
         counts, step = [], 16
         while limit > 0 and step < most:
             counts.append(min(step, limit))
@@ -286,10 +312,7 @@ class Matcher:
 
     def _compare(self, rows: Copy) -> Mask:
         """Which rows are equal."""
-        ours = self._reader.read(rows.view, rows.source, rows.source + (rows.rows - 1) * rows.stride + rows.length)
-        plan = self._plan[rows.target : rows.end]
-        shape = (rows.rows, rows.length)
-        equal: Mask = (as_strided(ours, shape, (rows.stride, 1)) == as_strided(plan, shape, (rows.pitch, 1))).all(
-            axis=1
-        )
+        ours = self._reader.rows(rows.view, rows.source, rows.stride, rows.rows, rows.length)
+        plan = as_strided(self._plan[rows.target : rows.end], ours.shape, (rows.pitch, 1))
+        equal: Mask = (ours == plan).all(axis=1)
         return equal

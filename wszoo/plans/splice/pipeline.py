@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 import numpy as np
 
 from wszoo.errors import StorageError
+from wszoo.plans.splice.program import WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     Write = Callable[[memoryview], object]
     _Filled = tuple[Bytes, int]
 
-WINDOW = 2 << 20  # bytes of plan assembled at a time; small enough to be hashed and written out of the cache
 _WINDOWS = 6  # one being filled, one being hashed, one being written, and some for when one of these is slow
 
 
@@ -98,11 +98,13 @@ class Pipeline:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            self._flush()
-        self._to_hash.put(None)
-        for thread in self._threads:
-            thread.join()
+        try:
+            if kind is None:
+                self._flush()  # raises what a thread failed with
+        finally:
+            self._to_hash.put(None)
+            for thread in self._threads:
+                thread.join()
         if kind is None and self._failure is not None:
             raise self._failure
 

@@ -51,6 +51,8 @@ VERSION = 1
 MAX_PLAN = 1 << 40
 MAX_COUNT = 1 << 20  # views, blocks or pieces: SDXL's unet takes a few thousand
 MAX_RECIPES = 1 << 12
+MAX_STEPS = 1 << 22  # pieces put together, window by window: a minute or two; SDXL's unet takes 26,000
+WINDOW = 4 << 20  # bytes of plan assembled at a time
 _MAX_SCALAR = 8
 
 
@@ -295,10 +297,19 @@ def _check_ranges(program: Program) -> None:
     row_end = _row_ends(blocks, pieces)
     ends = blocks.start + (blocks.rows - 1) * blocks.pitch + row_end
     _require(not np.any(ends > program.plan_size), "writes beyond the plan")
+    taken = steps(blocks.rows, blocks.pitch, np.diff(blocks.first))
+    if taken > MAX_STEPS:
+        raise LimitError(f"a splice program takes {taken:,} steps to assemble, over the limit of {MAX_STEPS:,}")
     copied = sum((rows * pieces.length).tolist())
     if copied + len(program.literals) != program.plan_size:
         total = copied + len(program.literals)
         raise MalformedError(f"a splice program makes {total:,} bytes of a plan of {program.plan_size:,}")
+
+
+def steps(rows: Ints, pitch: Ints, pieces: Ints) -> int:
+    """Steps to assemble blocks: each goes out in whole rows, as many as a window takes, piece after piece."""
+    windows = -(-rows // np.maximum(1, WINDOW // pitch))
+    return sum((windows * pieces).tolist())
 
 
 def _require(holds: bool, defect: str) -> None:

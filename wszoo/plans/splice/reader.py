@@ -6,6 +6,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from wszoo.errors import IntegrityError, MalformedError
 from wszoo.plans.splice.views import bind
@@ -18,8 +19,12 @@ if TYPE_CHECKING:
     from wszoo.plans.splice.views import Layout, View
     from wszoo.weights.tensor import Tensor
 
+    Matrix = np.ndarray[tuple[int, int], np.dtype[np.uint8]]
+
 SLAB = 4 << 20  # bytes of a permuted view that are computed at a time: far above a row, far below the memory limit
 _SLABS = 64 << 20  # bytes of slabs kept
+_SPARSE = 2  # rows that are this many times as long as what is wanted of them are not computed whole
+_FEW = 8  # rows of a transposed matrix below which a slab is computed: they take a cache line an element
 _LOADED = 160 << 20  # bytes of loaded tensors kept, as load() may decompress; free where it maps
 
 
@@ -56,13 +61,35 @@ class Reader:
     def read(self, view: int, start: int, stop: int) -> Bytes:
         """Bytes ``[start, stop)`` of a view; not a copy where the view is the tensor as stored."""
         layout = self.layouts[view]
-        if layout.is_stored:
-            return self.raw(self._views[view].tensor)[start:stop]
+        if layout.is_in_place:
+            return layout.piece(self.raw(self._views[view].tensor), start, stop)
         size = self._rows_in_slab(layout) * layout.row_bytes
         first, last = start // size, max(start, stop - 1) // size
         parts = [self._slab(view, number) for number in range(first, last + 1)]
         joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return joined[start - first * size : stop - first * size]
+
+    def rows(self, view: int, source: int, stride: int, rows: int, length: int) -> Matrix:
+        """``rows`` rows of ``length`` bytes of a view that begin ``stride`` bytes apart, from ``source`` on.
+
+        Where a few rows of many tensors are wanted at a time, as when interleaved matrices are put together in order,
+        slabs would be dropped before they are used up, so that only what is wanted is computed.
+        """
+        layout = self.layouts[view]
+        if layout.is_in_place:
+            if layout.computes and length * _SPARSE <= stride and not (source | stride | length) % 8:
+                return self.gather(view, source + stride * np.arange(rows), length).reshape(rows, length)
+        elif stride == layout.row_bytes and source % stride + length <= stride and self._is_few(view, source, rows):
+            first, column = divmod(source, stride)
+            data = layout.block(self.raw(self._views[view].tensor), outer=slice(first, first + rows))
+            return data.reshape(rows, stride)[:, column : column + length]
+        data = self.read(view, source, source + (rows - 1) * stride + length)
+        return as_strided(data, (rows, length), (stride, 1))
+
+    def _is_few(self, view: int, source: int, rows: int) -> bool:
+        """True where rows are fewer than a slab's, which is not there yet."""
+        in_slab = self._rows_in_slab(self.layouts[view])
+        return _FEW <= rows < in_slab and (view, source // self.layouts[view].row_bytes // in_slab) not in self._slabs
 
     def gather(self, view: int, offsets: Ints, count: int) -> Bytes:
         """``count`` bytes at each of ``offsets``, one behind the other; only for views in place."""
@@ -95,6 +122,9 @@ class _Recent:
         self._limit = limit
         self._size = 0
         self._items: OrderedDict[tuple[int, int], Bytes] = OrderedDict()
+
+    def __contains__(self, key: tuple[int, int]) -> bool:
+        return key in self._items
 
     def get(self, key: tuple[int, int]) -> Bytes | None:
         item = self._items.get(key)

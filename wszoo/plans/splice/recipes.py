@@ -21,6 +21,7 @@ _MIN_TURNED = 128
 _FLOATS = ("float32", "float16", "bfloat16")
 _PADS = (4, 8, 16, 32)  # channels that kernels want at least, or a multiple of
 _MAX_AXES = 4
+_FEW_SCALES = 2
 
 
 class Scale(NamedTuple):
@@ -35,20 +36,32 @@ class Scale(NamedTuple):
     value: bytes
 
 
-def common(tensors: Sequence[Tensor]) -> list[View]:
-    """The views that most plans are made of: as stored, kernels with channels last, matrices transposed."""
-    return [view for i, tensor in enumerate(tensors) for view in _distinct(i, tensor, _common(tensor))]
+def common(tensors: Sequence[Tensor], scales: Sequence[tuple[str, bytes]] = ()) -> list[View]:
+    """The views that most plans are made of.
+
+    These are: as stored, kernels with channels last, matrices transposed, and matrices scaled where the graph has only
+    a scalar or two that they may be scaled by.
+    """
+    return [view for i, tensor in enumerate(tensors) for view in _distinct(i, tensor, _usual(tensor, scales))]
+
+
+def _usual(tensor: Tensor, scales: Sequence[tuple[str, bytes]]) -> Iterator[Recipe]:
+    yield from _common(tensor)
+    if len(tensor.shape) == 2 and tensor.dtype.name in _FLOATS:  # noqa: PLR2004 - matrices
+        factors = _factors(tensor, scales)
+        if len(factors) <= _FEW_SCALES:
+            yield from (Recipe(scale=factor) for factor in factors)
 
 
 def _common(tensor: Tensor) -> Iterator[Recipe]:
     yield AS_STORED
-    if tensor.nbytes < _MIN_TURNED or tensor.dtype.bits < BYTE:  # nibbles cost more, so later
-        return
     rank = len(tensor.shape)
+    if tensor.nbytes < _MIN_TURNED:
+        return
     if rank == 4:  # noqa: PLR2004
         yield Recipe(permutation=(0, 2, 3, 1) if tensor.shape[2] * tensor.shape[3] > 1 else (1, 0, 2, 3))
     elif rank in (2, 3):
-        yield Recipe(permutation=(1, 0) if rank == 2 else (0, 2, 1))  # noqa: PLR2004
+        yield Recipe(permutation=(1, 0) if rank == 2 else (0, 2, 1))  # noqa: PLR2004 - nibbles: bind() refuses rank 3
 
 
 def rare(tensors: Sequence[Tensor], wanted: Iterable[int], scales: Sequence[tuple[str, bytes]]) -> list[View]:

@@ -23,7 +23,8 @@ _GRAINS = (
     64,
 )  # bytes of plan for each flag of a cover: fine enough for rows that begin anywhere, coarse from here:
 _COARSE = 2 << 30
-REGION = 4 << 20  # bytes of plan searched at a time; at least four rows of the widest matrices are in one
+NEAR = 256 << 10  # bytes of plan searched at a time: enough to tell whole matrices and fused ones of a few parts
+FAR = 4 << 20  # for what is left then; at least four rows of the widest matrices are in one
 _CHUNK = 1 << 19  # bytes looked at in one go: keys and slots stay in the second-level cache
 
 
@@ -120,11 +121,6 @@ def scan(plan: Bytes, gaps: list[tuple[int, int]], index: Index, *, step: int) -
 def _search(data: Bytes, start: int, index: Index) -> tuple[Ints, Ints, Ints]:
     """(offset of the anchor, counted from ``start`` on, its view, its offset there)."""
     keys = data[: len(data) // 8 * 8].view(np.uint64)
-    passed = np.flatnonzero(index.first_filter[slots(keys[:-1], index.first_filter)])
-    mix = mixed(keys[passed], keys[passed + 1])
-    again = index.second_filter[slots(mix, index.second_filter)]
-    passed, mix = passed[again], mix[again]
-    low, high = index.lookup(mix)
-    count = high - low
-    entry = np.repeat(low - np.cumsum(count) + count, count) + np.arange(int(count.sum()))
-    return np.repeat(passed, count) * 8 + start, index.view[entry], index.source[entry]
+    passed = np.flatnonzero(index.flags[slots(keys[:-1], len(index.flags))])
+    asked, entry = index.lookup(mixed(keys[passed], keys[passed + 1]))
+    return passed[asked] * 8 + start, index.view[entry], index.source[entry]

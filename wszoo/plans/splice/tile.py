@@ -222,7 +222,7 @@ def _trimmed(r: _Rectangle, larger: np.ndarray[tuple[int, int], np.dtype[np.int6
             left = max(left, high)
         elif high >= right:
             right = min(right, low)
-    if right - left < SHORTEST:
+    if right - left < min(SHORTEST, r.right - r.left):  # rows of one element are whole, and tall
         return None
     return replace(r, left=left, right=right, source=r.source + left - r.left)
 
