@@ -1,197 +1,112 @@
-"""Pulling over loopback beside tools that only copy, as a Markdown table.
+"""Pulling, beside the tools that one would use otherwise, as Markdown tables.
 
-    python benchmarks/transfer.py [--megabytes 1500] [--tensors 2000] [--rounds 3] [--work build/bench-transfer]
+    python benchmarks/transfer.py [--megabytes 2000] [--tensors 2000] [--rounds 3] [--work build/bench-transfer]
 
-A model of random fp16 weights (normal, so that they compress as trained ones do) lies on a web server: nginx if it is
-installed, else ``wszoo serve``. Every tool starts as a process of its own with an empty folder and fetches the same
-blobs. wszoo also hashes each blob, syncs it to the disk, and decodes every tensor once; the others do none of that, but
-where the table says so. Times are the best of the rounds.
+Loopback: a model of random fp16 weights lies on nginx, in Debian's docker-registry, and behind a simulator of the Hub's
+API that redirects to that nginx. Every tool starts as a process of its own with an empty folder and fetches the same
+blobs. wszoo also hashes each blob, syncs it to the disk, and, in the row that says so, decodes every tensor on all
+cores. The times are the best of the rounds.
+
+Link: trained weights come through a proxy that lets 100 Mbit/s pass; curl fetches them as they are, not compressed.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from throttle import Throttle
+from transfer_models import publish, random_model, trained_model
+from transfer_tools import Measured, Places, measure, nginx, peers, pull_command, registry, simulated_hub
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from transfer_tools import Tool
 
-PULL = """
-import sys
-from pathlib import Path
-from wszoo.api import surroundings
-from wszoo.names import Ref
-from wszoo.parallel import ordered_map
-from wszoo.pull import pull
-from wszoo.remotes.http import HttpType
-from wszoo.store.store import Store
-from wszoo.weights.packs import PackReader
-store, url, ref, decode = sys.argv[1:]
-made = Store(Path(store))
-config = pull(made, HttpType().open(url), Ref.parse(ref), surroundings("none")).selection.model.config
-if decode == "1":
-    tensors = PackReader(made.blobs, config).component("net")
-    for _ in ordered_map(lambda tensor: int(tensor.load()[::4096].sum()), tensors):
-        pass
-peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]
-anon = next(line for line in open("/proc/self/status") if line.startswith("RssAnon")).split()[1]
-print(int(peak) >> 10, int(anon) >> 10)
-"""
-
-NGINX = """
-worker_processes 2; pid {work}/nginx.pid; error_log {work}/error.log; daemon off; user root;
-events {{ worker_connections 256; }}
-http {{ access_log off; sendfile on; tcp_nopush on; client_body_temp_path {work}/t1; proxy_temp_path {work}/t2;
-  fastcgi_temp_path {work}/t3; uwsgi_temp_path {work}/t4; scgi_temp_path {work}/t5;
-  server {{ listen 127.0.0.1:{port}; root {root}; }} }}
-"""
+LINK = 100e6 / 8  # bytes a second
 
 
-def publish(root: Path, megabytes: int, small: int) -> str:
-    """Write the model into a store, unless it is there; the pinned ref."""
-    import numpy as np
-
-    from wszoo.names import Ref
-    from wszoo.progress import Silent
-    from wszoo.publish import publish as publish_index
-    from wszoo.publish import write_model, write_plan
-    from wszoo.schema.model import GRAPH, Component, Graph, ModelConfig
-    from wszoo.schema.plan import Kind, PlanConfig, Target
-    from wszoo.store.store import Store
-    from wszoo.weights.packs import Packer, weights_digest
-    from wszoo.weights.tensor import DTYPES, Tensor
-
-    store, ref = Store(root), Ref.parse("bench:1")
-    if (entry := store.refs.find(ref)) is None:
-        rng = np.random.default_rng(0)
-        shapes = [(64, 64)] * small + [(1024, 16384)] * ((megabytes * 1_000_000 - small * 8192) >> 25)
-
-        def tensor(number: int, shape: tuple[int, int]) -> Tensor:
-            seed = int(rng.integers(1 << 40))
-            make = np.random.default_rng
-            return Tensor(
-                f"t{number}",
-                DTYPES["float16"],
-                shape,
-                lambda: (
-                    (make(seed).standard_normal(shape, np.float32) * 0.02).astype(np.float16).reshape(-1).view("u1")
-                ),
-            )
-
-        packer = Packer(store.blobs, {})
-        infos = packer.add([tensor(number, shape) for number, shape in enumerate(shapes)], Silent())
-        proto = store.blobs.put(b"graph")
-        component = Component(graph=Graph(digest=proto, size=5, layer=proto), inputs=(), outputs=(), tensors=infos)
-        table = packer.table()
-        config = ModelConfig(family="onnx", components={"net": component}, packs=table.packs, frames=table.frames)
-        plan = PlanConfig(
-            component="net",
-            target=Target(name="portable", backend="onnxruntime"),
-            kind=Kind.PORTABLE,
-            engine_digest=proto,
-            engine_bytes=5,
-            graph=proto,
-            weights=weights_digest(infos),
+def loopback(options: argparse.Namespace, work: Path) -> None:
+    """The first table."""
+    root = work / f"origin-{options.megabytes}-{options.tensors}"
+    ref, raw = publish(root, random_model(options.megabytes, options.tensors))
+    blobs = [path for path in (root / "blobs" / "sha256").iterdir() if path.name[0] != "."]
+    stored = sum(path.stat().st_size for path in blobs)
+    with ExitStack() as stack:
+        url = stack.enter_context(nginx(root, work))
+        places = Places(
+            root=root,
+            url=url,
+            registry=stack.enter_context(registry(root, work, ref)),
+            hub=stack.enter_context(simulated_hub(root, url)),
         )
-        publish_index(store, ref, write_model(store, config), [write_plan(store, plan, [(GRAPH, proto)])])
-        entry = store.refs.get(ref)
-    return str(ref.pinned(entry.descriptor.digest))
+        tools: dict[str, Tool] = {
+            "**wszoo pull, all tensors decoded**": pull_command(url, ref, decode=True),
+            "wszoo pull": pull_command(url, ref, decode=False),
+            **peers(places, work),
+        }
+        found: dict[str, list[Measured]] = {name: [] for name in tools}
+        for _ in range(options.rounds):  # in turn, so that a disturbance does not hit one tool alone
+            for name, tool in tools.items():
+                found[name].append(measure(tool, work, stored))
+    print(f"{stored / 1e6:.0f} MB in {len(blobs)} blobs: {raw / 1e6:.0f} MB of fp16 weights, ", end="")
+    print(f"{options.tensors} small tensors; loopback; best of {options.rounds}.\n")
+    first, *others = found.items()
+    fastest = min(min(each.seconds for each in runs) for name, runs in others if name != "wszoo pull")
+    print("| tool | s | of the fastest peer | MB/s | CPU s/GB | anonymous MiB | resident MiB |")
+    print("|---|---|---|---|---|---|---|")
+    for name, runs in (first, *others):
+        seconds = min(each.seconds for each in runs)
+        cpu = min(each.cpu for each in runs) / stored * 1e9
+        memory = [f"{max(each[at] for each in runs) >> 20}" for at in (2, 3)]
+        rate = stored / seconds / 1e6
+        print(
+            "|",
+            " | ".join([name, f"{seconds:.2f}", f"{seconds / fastest:.2f}", f"{rate:.0f}", f"{cpu:.2f}", *memory]),
+            "|",
+        )
 
 
-@contextmanager
-def serving(root: Path, work: Path) -> Iterator[tuple[str, str]]:
-    """A web server: its URL and name."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-    if nginx:
-        (work / "nginx.conf").write_text(NGINX.format(work=work, port=port, root=root))
-        words = [nginx, "-c", str(work / "nginx.conf")]
-    else:
-        words = [sys.executable, "-m", "wszoo", "serve", "--store", str(root), "--port", str(port)]
-    server = subprocess.Popen(words)
-    try:
-        for _ in range(100):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}", "nginx" if nginx else "wszoo serve"
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def tools(root: Path, url: str, ref: str, work: Path) -> dict[str, Callable[[Path], list[str] | str]]:
-    """Name -> what to run for an empty folder."""
-    blobs = sorted(path for path in (root / "blobs" / "sha256").iterdir())
-    listed = work / "urls.txt"
-    listed.write_text("".join(f"{url}/blobs/sha256/{path.name}\n" for path in blobs))
-    config = work / "curl.txt"
-    config.write_text("".join(f'url = "{url}/blobs/sha256/{path.name}"\nremote-name\n' for path in blobs))
-
-    def pull(decode: str) -> Callable[[Path], list[str] | str]:
-        return lambda to: [sys.executable, "-c", PULL, str(to / "store"), url, ref, decode]
-
-    found: dict[str, Callable[[Path], list[str] | str]] = {
-        "wszoo pull, all tensors decoded": pull("1"),
-        "wszoo pull": pull("0"),
-        "curl": lambda _: ["curl", "-s", "-K", str(config)],
-        "curl, then sha256sum and sync": lambda to: f"curl -s -K {config} && sha256sum * > /dev/null && sync -f {to}",
-    }
-    if shutil.which("aria2c"):
-        aria = ["aria2c", "-q", "-x8", "-s8", "-j8", "--file-allocation=none", "-i", str(listed)]
-        found["aria2c -x8"] = lambda _: aria
-    return found
-
-
-def measure(make: Callable[[Path], list[str] | str], work: Path) -> tuple[float, float, str]:
-    """Wall time and processor time in seconds, and what the tool said last."""
-    to = work / "to"
-    shutil.rmtree(to, ignore_errors=True)
-    to.mkdir()
-    subprocess.run(["sync"], check=True)
-    before, began = os.times(), time.perf_counter()
-    command = make(to)
-    done = subprocess.run(command, cwd=to, shell=isinstance(command, str), check=True, capture_output=True, text=True)
-    took, after = time.perf_counter() - began, os.times()
-    cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    shutil.rmtree(to)
-    return took, cpu, done.stdout.strip()
+def link(options: argparse.Namespace, work: Path) -> None:
+    """The second table."""
+    print(f"\nA link of {LINK * 8 / 1e6:.0f} Mbit/s, {options.link_megabytes} MB of trained weights; one round.\n")
+    print(
+        "| weights | MB | MB sent | wszoo pull s | and all decoded s | curl, not compressed s | faster by | decoded |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for dtype in ("float16", "bfloat16"):
+        root = work / f"trained-{dtype}-{options.link_megabytes}"
+        ref, raw = publish(root, trained_model(dtype, options.link_megabytes))
+        stored = sum(path.stat().st_size for path in (root / "blobs" / "sha256").iterdir())
+        plain = root / "weights.bin"
+        with plain.open("wb") as file:
+            file.truncate(raw)  # what is in it makes no difference to curl
+        with nginx(root, work) as url, Throttle(("127.0.0.1", int(url.rpartition(":")[2])), LINK).running() as slow:
+            there = f"http://127.0.0.1:{slow.port}"
+            ours = measure(pull_command(there, ref, decode=True), work, stored)
+            theirs = measure(lambda _: ["curl", "-s", "-O", f"{there}/weights.bin"], work, raw)  # noqa: B023 - called at once
+        plain.unlink()
+        gains = [f"{1 - seconds / theirs.seconds:.1%}" for seconds in (ours.pulled, ours.seconds)]
+        times = [f"{seconds:.1f}" for seconds in (ours.pulled, ours.seconds, theirs.seconds)]
+        print("|", " | ".join([dtype, f"{raw / 1e6:.0f}", f"{stored / 1e6:.0f}", *times, *gains]), "|", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--megabytes", type=int, default=1500)
+    parser.add_argument("--megabytes", type=int, default=2000)
     parser.add_argument("--tensors", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--link-megabytes", type=int, default=1000)
+    parser.add_argument("--only", choices=["loopback", "link"])
     parser.add_argument("--work", type=Path, default=Path("build/bench-transfer"))
     options = parser.parse_args()
     work = options.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
-    root = work / f"origin-{options.megabytes}-{options.tensors}"
-    ref = publish(root, options.megabytes, options.tensors)
-    stored = sum(path.stat().st_size for path in (root / "blobs" / "sha256").iterdir())
-    with serving(root, work) as (url, server):
-        best: dict[str, tuple[float, float, str]] = {}
-        for _ in range(options.rounds):  # in turn, so that a disturbance does not hit one tool alone
-            for name, make in tools(root, url, ref, work).items():
-                best[name] = min(best.get(name, (float("inf"), 0.0, "")), measure(make, work))
-    print(f"{stored / 1e6:.0f} MB in {len(list((root / 'blobs' / 'sha256').iterdir()))} blobs ", end="")
-    print(f"({options.megabytes} MB of fp16 weights, {options.tensors} small tensors) from {server}.\n")
-    print("| tool | s | MB/s | CPU s/GB | peak memory MiB |\n|---|---|---|---|---|")
-    for name, (took, cpu, said) in best.items():
-        memory = said.split()[0] if said else ""
-        print(f"| {name} | {took:.2f} | {stored / took / 1e6:.0f} | {cpu / stored * 1e9:.2f} | {memory} |")
+    if options.only != "link":
+        loopback(options, work)
+    if options.only != "loopback":
+        link(options, work)
 
 
 if __name__ == "__main__":

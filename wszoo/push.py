@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from wszoo.errors import IntegrityError, NotFoundError, RemoteError, UsageError
 from wszoo.parallel import ordered_map
 from wszoo.progress import Progress, Silent
+from wszoo.remotes.protocol import SharingRemote
 from wszoo.schema.decode import MAX_MANIFEST, decode
 from wszoo.schema.oci import INDEX, MANIFEST, Descriptor, Index
 from wszoo.store.documents import reachable, read_index
+from wszoo.store.wholeness import advice, lack_of
 from wszoo.transfer import RemoteDocuments
+from wszoo.trust.signatures import push_signatures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,12 +45,14 @@ class PushReport:
         before: the digest that the tag had there; None when there was no such tag.
         sent: the blobs and manifests that the remote did not have, the index not among them.
         present: how many it had.
+        signatures: how many signatures were sent.
     """
 
     ref: Ref
     before: Digest | None
     sent: tuple[Descriptor, ...]
     present: int
+    signatures: int = 0
 
     @property
     def sent_bytes(self) -> int:
@@ -103,37 +110,62 @@ def push(
             sent=tuple(lacking),
             present=len(content) - len(lacking),
         )
-        if dry_run or not (lacking or report.moved):
+        if dry_run:
             return report
+        # Before the tag: who sees it has the signature too.
+        documents = RemoteDocuments(remote)
+        signed = _persist(lambda: push_signatures(store, remote, entry.ref, name, index.digest, documents=documents))
+        report = dataclasses.replace(report, signatures=signed)
+        if not (lacking or report.moved):
+            return report
+        if isinstance(remote, SharingRemote):
+            remote.suggest(_other_homes(store, name, lacking))
         _send(store, remote, name, lacking, progress or Silent())
         _point(remote, name, index, store.blobs.read(index.digest, limit=MAX_MANIFEST), report.before)
     return report
 
 
+def send(
+    store: Store, remote: WritableRemote, ref: Ref, descriptors: Sequence[Descriptor], progress: Progress
+) -> list[Descriptor]:
+    """Put blobs and manifests that a remote lacks there, and no tag: for whoever knows their digests.
+
+    Args:
+        store: where from.
+        remote: where to.
+        ref: what they belong to, for remotes that keep blobs by model.
+        descriptors: in any order.
+        progress: where to report.
+
+    Returns:
+        Those that were sent.
+
+    Raises:
+        IntegrityError: a blob in the store is damaged.
+        RemoteError: the remote cannot be reached, or refuses.
+    """
+    lacking = _persist(lambda: remote.missing(ref, list(descriptors)))
+    if lacking:
+        _send(store, remote, ref, lacking, progress)
+    return lacking
+
+
 def _content(store: Store, entry: Entry) -> list[Descriptor]:
     """Everything that the index reaches, without the index: blobs first, then manifests."""
-    if entry.held is not None:
-        _check_complete(store, entry)
+    lack = lack_of(store, entry)
+    if lack.gone:
+        raise IntegrityError(
+            f"blob {lack.gone[0].digest} of {entry.ref.tagged} is missing or damaged in {store.layout.root}",
+            hint="run 'wszoo verify', then build or pull it again",
+        )
+    if lack:
+        raise NotFoundError(
+            f"{entry.ref.tagged} is not here as a whole, so it cannot be pushed: {lack}",
+            hint=f"fetch the rest first: {advice(entry)}",
+        )
     found = {each.digest: each for each in reachable(store, entry.descriptor, None)}
     del found[entry.descriptor.digest]
-    for each in found.values():
-        if store.blobs.size(each.digest) != each.size:
-            raise IntegrityError(
-                f"blob {each.digest} of {entry.ref.tagged} is missing or damaged in {store.layout.root}",
-                hint="run 'wszoo verify', then build or pull it again",
-            )
     return sorted(found.values(), key=lambda each: each.media_type == MANIFEST)
-
-
-def _check_complete(store: Store, entry: Entry) -> None:
-    assert entry.held is not None
-    listed = read_index(store, entry.descriptor).manifests
-    absent = [each for each in listed if store.blobs.size(each.digest) is None]
-    if absent:
-        raise NotFoundError(
-            f"{len(absent)} plans of {entry.ref.tagged} are not in {store.layout.root}: it was pulled for one GPU",
-            hint="push from where it was built; an index that lists plans which are nowhere would help nobody",
-        )
 
 
 def _current(remote: WritableRemote, ref: Ref) -> Descriptor | None:
@@ -156,6 +188,17 @@ def _check_nothing_lost(store: Store, remote: WritableRemote, entry: Entry, befo
             f"{entry.descriptor.digest}",
             hint="push under another tag, pull and build on top of it, or give --replace to let it go",
         )
+
+
+def _other_homes(store: Store, ref: Ref, wanted: Sequence[Descriptor]) -> dict[Digest, list[Ref]]:
+    """Models of other names that have some of the blobs too, and may have been pushed to the same place."""
+    homes: dict[Digest, dict[str, Ref]] = {each.digest: {} for each in wanted}
+    for entry in store.refs.survey()[0]:
+        if entry.ref.name != ref.name and not entry.ref.is_referrers:
+            with suppress(IntegrityError, NotFoundError):  # a damaged neighbour only costs the shortcut
+                for each in reachable(store, entry.descriptor, entry.held):
+                    homes.get(each.digest, {}).setdefault(entry.ref.name, entry.ref)
+    return {digest: list(refs.values()) for digest, refs in homes.items() if refs}
 
 
 def _send(

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 import threading
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from unit.remotes.faulty import FaultyServer
 
@@ -20,11 +20,17 @@ SMALL = 1 << 16  # bytes up to which a file goes into the commit itself
 
 
 class HubSimulator(FaultyServer):
-    """Start it with ``contract.servers.threaded``."""
+    """Start it with ``contract.servers.threaded``.
+
+    Attributes:
+        commits: path -> bytes, by number.
+        elsewhere: path -> (size, sha256 in hexadecimal, URL) of files that lie on another server, in every commit.
+    """
 
     def __init__(self):
         super().__init__(_answer)
         self.commits = [{}]
+        self.elsewhere = {}
         self.uploaded = {}
         self.lock = threading.Lock()
 
@@ -59,9 +65,16 @@ def _number(hub, revision):
 
 
 def _resolve(it, hub, revision, path):
-    data = hub.commits[_number(hub, revision)].get(path)
-    if data is None:
+    data = hub.commits[_number(hub, revision)].get(unquote(path))
+    if path in hub.elsewhere:
+        size, oid, url = hub.elsewhere[path]
+        facts = {"x_linked_etag": f'"{oid}"', "x_linked_size": str(size), "x_repo_commit": hub.sha(0)}
+        it.reply(302, location=url, **facts)
+    elif data is None:
         it.reply(404, b"Entry not found", x_error_code="EntryNotFound")
+    elif it.command == "HEAD":
+        facts = {"etag": f'"{hashlib.sha256(data).hexdigest()}"', "x_repo_commit": hub.sha(_number(hub, revision))}
+        it.reply(200, content_length=str(len(data)), **facts)
     elif len(data) > SMALL:
         it.reply(302, location=f"{_elsewhere(it)}/cdn/{hashlib.sha256(data).hexdigest()}")
     else:
@@ -101,7 +114,21 @@ def _batch(it, hub):
 
 def _api(it, hub, verb, url):
     if verb in {"", "revision"}:
-        _json(it, {"_id": "0", "id": REPO, "sha": hub.sha(len(hub.commits) - 1), "siblings": [], "tags": []})
+        files = [{"rfilename": path} for path in (*hub.commits[-1], *hub.elsewhere)]
+        _json(it, {"_id": "0", "id": REPO, "sha": hub.sha(len(hub.commits) - 1), "siblings": files, "tags": []})
+    elif verb == "tree":
+        files = hub.commits[_number(hub, url.path.split("/tree/")[1].split("/")[0])]
+        there = [
+            {
+                "type": "file",
+                "oid": "0",
+                "path": path,
+                "size": size,
+                "lfs": {"oid": oid, "size": size, "pointerSize": 0},
+            }
+            for path, (size, oid, _) in hub.elsewhere.items()
+        ]
+        _json(it, [_entry(path, data) for path, data in files.items()] + there)
     elif verb == "paths-info":
         text = it.body.decode()
         paths = json.loads(text)["paths"] if text.startswith("{") else parse_qs(text).get("paths", [])
@@ -121,6 +148,10 @@ def _api(it, hub, verb, url):
         _commit(it, hub)
     else:
         it.reply(404)
+
+
+def _entry(path, data):
+    return {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
 
 
 def _commit(it, hub):

@@ -17,7 +17,9 @@ from wszoo.push import push
 from wszoo.remotes import registry_upload
 from wszoo.remotes.directory import DirectoryRemote
 from wszoo.remotes.registry import RegistryType
+from wszoo.remotes.web import Web
 from wszoo.store.store import Store
+from wszoo.store.verify import verify
 from wszoo.testing.remotes import FIRST, WriteContract
 from wszoo.testing.zoo import sample_zoo
 
@@ -101,3 +103,46 @@ def test_a_pinned_ref_is_found_after_its_tag_moved(registry, tmp_path):
     push(zoo, remote, Ref.parse("acme/other:2.0"), target=FIRST, replace=True)
     assert remote.resolve(old).digest == old.digest
     assert remote.resolve(FIRST).digest != old.digest
+
+
+@pytest.fixture
+def requests(monkeypatch):
+    """(method, URL) of what is sent to registries, which is sent all the same."""
+    seen, send = [], Web.request
+
+    def request(self, method, url, **options):
+        seen.append((method, url))
+        return send(self, method, url, **options)
+
+    monkeypatch.setattr(Web, "request", request)
+    return seen
+
+
+def uploads(requests):
+    return [url for method, url in requests if method in {"PUT", "PATCH"} and "/blobs/uploads/" in url]
+
+
+def test_blobs_that_another_model_brought_are_not_sent_again(registry, tmp_path, requests):
+    zoo = sample_zoo(tmp_path / "zoo")
+    remote = RegistryType().open(f"oci://{registry}/zoo")
+    push(zoo, remote, FIRST)
+    assert uploads(requests)
+    requests.clear()
+    report = push(zoo, RegistryType().open(f"oci://{registry}/zoo"), FIRST, target=Ref.parse("renamed:1"))
+    assert report.sent
+    assert uploads(requests) == []
+    assert any(f"from=zoo%2F{FIRST.name.replace('/', '%2F')}" in url for method, url in requests if method == "POST")
+    again = RegistryType().open(f"oci://{registry}/zoo")
+    pulled = pull(Store(tmp_path / "a"), again, report.ref, around("none"))
+    assert verify(Store(tmp_path / "a")).problems == ()
+    assert pulled.selection.index.digest == report.ref.digest
+
+
+def test_a_model_that_was_not_pushed_there_costs_only_a_question(registry, tmp_path, requests):
+    zoo = sample_zoo(tmp_path / "zoo")
+    remote = RegistryType().open(f"oci://{registry}/zoo")
+    report = push(zoo, remote, FIRST, target=Ref.parse("renamed:1"))
+    blobs = [each for each in report.sent if "manifest" not in each.media_type]
+    assert len(uploads(requests)) == len(blobs)
+    assert any("zoo/acme/other/blobs" in url for method, url in requests if method == "HEAD")
+    assert remote.resolve(report.ref).digest == report.ref.digest

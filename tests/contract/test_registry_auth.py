@@ -14,6 +14,7 @@ from contract.servers import free_port, process, program, threaded
 from unit.remotes.faulty import FaultyServer
 
 from wszoo.errors import MalformedError, RemoteError
+from wszoo.names import Ref
 from wszoo.push import push
 from wszoo.remotes.registry import RegistryType
 from wszoo.remotes.registry_auth import RegistryCredentials
@@ -192,8 +193,28 @@ def test_tokens_are_asked_for_once_a_repository_and_power(tokens, tmp_path):
     push(zoo, RegistryType().open(f"oci://{tokens.host}/zoo"), FIRST)
     scopes = [parse_qs(urlsplit(path).query)["scope"][0] for _, path, _ in tokens.seen]
     assert scopes[0] == "repository:zoo/net:pull"
-    assert set(scopes) <= {"repository:zoo/net:pull", "repository:zoo/net:pull,push", "repository:zoo/net:push,pull"}
+    # The store's other model is looked for too: its blobs need not be sent again.
+    assert set(scopes) <= {
+        "repository:zoo/net:pull",
+        "repository:zoo/net:pull,push",
+        "repository:zoo/net:push,pull",
+        "repository:zoo/acme/other:pull",
+    }
     assert len(scopes) < 20  # eight threads may each find out at first that they need one
+
+
+def test_a_blob_of_another_model_is_taken_over_with_a_token_for_both(tokens, tmp_path):
+    zoo = sample_zoo(tmp_path / "zoo")
+    push(zoo, RegistryType().open(f"oci://{tokens.host}/zoo"), FIRST)
+    tokens.seen.clear()
+    remote = RegistryType().open(f"oci://{tokens.host}/zoo")
+    report = push(zoo, remote, FIRST, target=Ref.parse("renamed:1"))
+    asked = [set(parse_qs(urlsplit(path).query)["scope"]) for _, path, _ in tokens.seen]
+    assert any(
+        {"repository:zoo/renamed", "repository:zoo/net"} == {each.rpartition(":")[0] for each in scopes}
+        for scopes in asked
+    )
+    assert remote.resolve(report.ref).digest == report.ref.digest
 
 
 def test_an_expired_token_is_renewed(tokens, tmp_path):

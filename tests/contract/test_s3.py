@@ -12,9 +12,9 @@ from contract.servers import free_port, process, program
 
 from wszoo.errors import NotFoundError, RemoteError, UsageError
 from wszoo.push import push
-from wszoo.remotes import s3
+from wszoo.remotes import buckets
+from wszoo.remotes.buckets import BucketType
 from wszoo.remotes.directory import DirectoryRemote
-from wszoo.remotes.s3 import S3Type
 from wszoo.testing.remotes import FIRST, AtomicTagContract, WriteContract, content, read_all
 from wszoo.testing.zoo import sample_zoo
 
@@ -65,21 +65,21 @@ def place(seaweed, monkeypatch):
 class TestBucket(WriteContract, AtomicTagContract):
     @pytest.fixture
     def connect(self, place):
-        return lambda: S3Type().open(place)
+        return lambda: BucketType().open(place)
 
 
 class TestBucketInParts(WriteContract):
     @pytest.fixture
     def connect(self, place, monkeypatch):
-        monkeypatch.setattr(s3, "PART", 5 << 20)  # the least that S3 takes
-        monkeypatch.setattr(s3, "PIECE", 100_000)
-        return lambda: S3Type().open(place)
+        monkeypatch.setattr(buckets, "PART", 5 << 20)  # the least that S3 takes
+        monkeypatch.setattr(buckets, "PIECE", 100_000)
+        return lambda: BucketType().open(place)
 
 
 def test_wrong_credentials_are_refused_with_advice(place, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(RemoteError) as caught:
-        S3Type().open(place).resolve(FIRST)
+        BucketType().open(place).resolve(FIRST)
     assert caught.value.permanent
     assert "AWS_SECRET_ACCESS_KEY" in caught.value.hint
 
@@ -87,13 +87,13 @@ def test_wrong_credentials_are_refused_with_advice(place, monkeypatch):
 def test_a_server_that_is_down_is_worth_trying_again(place, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     with pytest.raises(RemoteError) as caught:
-        S3Type().open(place).resolve(FIRST)
+        BucketType().open(place).resolve(FIRST)
     assert not caught.value.permanent
 
 
 def test_an_object_that_is_shorter_than_its_descriptor_is_an_error(place, tmp_path):
     zoo = sample_zoo(tmp_path / "zoo")
-    remote = S3Type().open(place)
+    remote = BucketType().open(place)
     push(zoo, remote, FIRST)
     pack = max(content(zoo, FIRST), key=lambda each: each.size)
     (tmp_path / "short").write_bytes(zoo.blobs.path(pack.digest).read_bytes()[:-1])
@@ -107,10 +107,10 @@ def test_an_object_that_is_shorter_than_its_descriptor_is_an_error(place, tmp_pa
 
 def test_nothing_under_a_prefix_is_not_found(place):
     with pytest.raises(NotFoundError, match="net:1"):
-        S3Type().open(place).resolve(FIRST)
+        BucketType().open(place).resolve(FIRST)
 
 
 @pytest.mark.parametrize("url", ["s3://", "s3:///prefix", "s3://user@bucket/x", "s3://bucket/x?y=1"])
 def test_what_is_no_bucket_is_a_usage_error(url):
     with pytest.raises(UsageError, match="bucket"):
-        S3Type().open(url)
+        BucketType().open(url)

@@ -34,7 +34,8 @@ class Fault:
 
     Attributes:
         kind: ``cut`` (close half-way), ``stall`` (stop half-way), ``flip`` (a bit), ``short`` (a well-formed answer
-            with fewer bytes), ``range`` (the Content-Range of other bytes), ``status``, ``html``.
+            with fewer bytes), ``range`` (the Content-Range of other bytes), ``status``, ``html``, ``redirect`` (to
+            itself).
         status: for ``status``.
         retry_after: for ``status``.
     """
@@ -115,6 +116,8 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self._fault(start, end) if "/blobs/" in self.path else None
         if fault and fault.kind == "status":
             self._status(fault.status, {"Retry-After": fault.retry_after} if fault.retry_after else {})
+        elif fault and fault.kind == "redirect":
+            self._status(302, {"Location": self.path})
         elif fault and fault.kind == "html":
             self._status(200, {"Content-Type": "text/html"}, b"<html>please log in</html>")
         else:

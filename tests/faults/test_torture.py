@@ -1,6 +1,6 @@
 """SIGKILL at random moments, many pulls at once, and a model larger than the memory that a pull may take.
 
-``WSZOO_KILLS=200`` (``make torture-transfer``) kills as often as issue 4 asks; CI kills 15 times.
+``WSZOO_KILLS=200`` (``make torture-transfer``) kills often; CI kills 15 times.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def test_pulls_at_once_share_the_work(large, store, count):
         served = server.blob_bytes
     assert all(text.endswith("done\n") for text in said)
     assert verify(store).problems == ()
-    assert served <= 1.1 * size_of(large) + count * DOCUMENTS
+    assert served <= 1.1 * size_of(large)
     assert list(store.layout.partials.iterdir()) == []
 
 

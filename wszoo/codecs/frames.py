@@ -24,6 +24,9 @@ ZSTD = "zstd"
 LEVEL = 1  # level 3 gains under 1 % on weights and takes twice the time
 KEEP_RAW = 0.95  # a frame that does not get smaller than this is kept raw: raw frames are memory-mapped, not decoded
 
+_PAIR = 2  # bytes of fp16 and bf16 elements, put together by arithmetic: 6 GB/s, strided copies 2 to 3.5 GB/s
+_BLOCK = 1 << 17  # elements; they stay in the second level cache for the three passes
+
 _GROUPED = re.compile(r"zstd\+bytes([248])")
 
 
@@ -75,5 +78,23 @@ def decode(codec: str, stored: Bytes, out: Bytes) -> None:
     itemsize = int(grouped[1]) if grouped else 1
     if len(out) % itemsize:
         raise MalformedError(f"a frame of {len(out)} bytes cannot have elements of {itemsize} bytes")
-    data = np.frombuffer(zstd.decompress(stored, size=len(out)), np.uint8)
-    out.reshape(-1, itemsize)[:] = data.reshape(itemsize, -1).T
+    _interleave(np.frombuffer(zstd.decompress(stored, size=len(out)), np.uint8), itemsize, out)
+
+
+def _interleave(grouped: Bytes, itemsize: int, out: Bytes) -> None:
+    """Undo byte grouping: plane ``i`` of ``grouped`` holds the ``i``-th bytes of all elements, in ``out``'s order.
+
+    Copying a transposed array does it too, at 0.6 GB/s; zstd itself gives 3.3 GB/s.
+    """
+    planes = grouped.reshape(itemsize, -1)
+    if itemsize != _PAIR:
+        for number, plane in enumerate(planes):
+            out[number::itemsize] = plane
+        return
+    low, high = planes
+    whole = out.view("<u2")  # the first byte of an element is the low one, on any machine
+    for start in range(0, len(whole), _BLOCK):
+        part = whole[start : start + _BLOCK]
+        part[:] = high[start : start + _BLOCK]
+        np.left_shift(part, 8, out=part)
+        np.bitwise_or(part, low[start : start + _BLOCK], out=part)

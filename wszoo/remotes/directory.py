@@ -8,8 +8,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wszoo.errors import NotFoundError, RemoteError
+from wszoo.errors import MalformedError, NotFoundError, RemoteError
 from wszoo.hookspecs import hookimpl
+from wszoo.schema.oci import with_held
+from wszoo.store.files import open_regular
 from wszoo.store.store import Store
 
 if TYPE_CHECKING:
@@ -41,17 +43,18 @@ class DirectoryRemote:
 
     def resolve(self, ref: Ref) -> Descriptor:
         """See :class:`wszoo.remotes.protocol.Remote`."""
-        return self._store.refs.get(ref).descriptor
+        entry = self._store.refs.get(ref)
+        return with_held(entry.descriptor, entry.held)
 
     def refs(self) -> list[Ref]:
         """See :class:`wszoo.remotes.protocol.Remote`."""
-        return [entry.ref for entry in self._store.refs.all()]
+        return [entry.ref for entry in self._store.refs.all() if not entry.ref.is_referrers]
 
     def open(self, descriptor: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         """See :class:`wszoo.remotes.protocol.Remote`."""
         path, left = self._store.blobs.path(descriptor.digest), length
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 file.seek(offset)
                 while piece := file.read(_PIECE if left is None else min(left, _PIECE)):
                     left = None if left is None else left - len(piece)
@@ -63,6 +66,8 @@ class DirectoryRemote:
                     hint="that store is incomplete: run 'wszoo verify' on it",
                 ) from error
             raise RemoteError(f"cannot read {path}: {error.strerror}") from error
+        except MalformedError as error:
+            raise RemoteError(f"cannot read {error.message}", permanent=True) from error
 
     def missing(self, ref: Ref, descriptors: Sequence[Descriptor]) -> list[Descriptor]:  # noqa: ARG002 - one for all refs
         """See :class:`wszoo.remotes.protocol.WritableRemote`. What is there starts its age anew."""

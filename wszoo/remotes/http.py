@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from wszoo.errors import MalformedError, NotFoundError
 from wszoo.hookspecs import hookimpl
-from wszoo.remotes.layout_index import decode_layout_index, find, refs_of
+from wszoo.remotes.layout_index import decode_layout_index, find, models_of
 from wszoo.schema.decode import MAX_DOCUMENT
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class HttpRemote:
 
     def refs(self) -> list[Ref]:
         """See :class:`wszoo.remotes.protocol.Remote`."""
-        return refs_of(self._index())
+        return models_of(self._index())
 
     def open(self, descriptor: Descriptor, offset: int = 0, length: int | None = None) -> Body:
         """See :class:`wszoo.remotes.protocol.Remote`."""

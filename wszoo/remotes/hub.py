@@ -20,7 +20,7 @@ from urllib.parse import quote, urlsplit
 
 from wszoo.errors import NotFoundError, RemoteError, UsageError
 from wszoo.hookspecs import hookimpl
-from wszoo.remotes.layout_index import decode_layout_index, find, refs_of, with_ref
+from wszoo.remotes.layout_index import decode_layout_index, find, models_of, refs_of, with_ref
 from wszoo.schema.decode import MAX_DOCUMENT, encode
 from wszoo.schema.oci import Index, Layout
 
@@ -70,7 +70,7 @@ class HubRemote:
 
     def refs(self) -> list[Ref]:
         """See :class:`wszoo.remotes.protocol.Remote`."""
-        return refs_of(self._index(self._branch))
+        return models_of(self._index(self._branch))
 
     def open(self, descriptor: Descriptor, offset: int = 0, length: int | None = None) -> Body:
         """See :class:`wszoo.remotes.protocol.Remote`."""

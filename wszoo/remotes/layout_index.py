@@ -25,8 +25,13 @@ def decode_layout_index(data: bytes, url: str) -> Index:
 
 
 def refs_of(index: Index) -> list[Ref]:
-    """The refs that it lists; what other tools keep there is passed over."""
+    """The refs that it lists, signatures among them; what other tools keep there is passed over."""
     return [ref for ref, _ in _entries(index)]
+
+
+def models_of(index: Index) -> list[Ref]:
+    """The models that it lists."""
+    return [ref for ref in refs_of(index) if not ref.is_referrers]
 
 
 def find(index: Index, ref: Ref, url: str) -> Descriptor:
@@ -39,7 +44,8 @@ def find(index: Index, ref: Ref, url: str) -> Descriptor:
     entries = dict(_entries(index))
     found = entries.get(ref.unpinned)
     if found is None:
-        known = [other.tagged for other in entries if other.name == ref.name] or [other.tagged for other in entries]
+        models = models_of(index)
+        known = [other.tagged for other in models if other.name == ref.name] or [other.tagged for other in models]
         raise NotFoundError(f"no {ref.tagged} at {url}", hint=f"there is: {', '.join(known[:10]) or 'nothing'}")
     if found.size > MAX_MANIFEST:
         raise LimitError(f"the index of {ref.tagged} at {url} claims {found.size} bytes")

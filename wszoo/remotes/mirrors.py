@@ -6,10 +6,12 @@ import threading
 from typing import TYPE_CHECKING, TypeVar
 
 from wszoo.errors import NotFoundError, RemoteError
+from wszoo.remotes.protocol import ReferringRemote, expect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from wszoo.digest import Digest
     from wszoo.names import Ref
     from wszoo.remotes.protocol import Remote
     from wszoo.schema.oci import Descriptor
@@ -39,6 +41,15 @@ class MirroredRemote:
     def resolve(self, ref: Ref) -> Descriptor:
         """See :class:`wszoo.remotes.protocol.Remote`."""
         return self._first(lambda remote: remote.resolve(ref))
+
+    def referrers(self, ref: Ref, index: Digest) -> list[Descriptor] | None:
+        """See :class:`wszoo.remotes.protocol.ReferringRemote`."""
+        return self._first(lambda remote: remote.referrers(ref, index) if isinstance(remote, ReferringRemote) else None)
+
+    def expect(self, ref: Ref) -> None:
+        """See :class:`wszoo.remotes.protocol.ModelwiseRemote`."""
+        for remote in self.order():
+            expect(remote, ref)
 
     def refs(self) -> list[Ref]:
         """See :class:`wszoo.remotes.protocol.Remote`."""

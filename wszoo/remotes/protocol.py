@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from wszoo.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from wszoo.digest import Digest
@@ -114,6 +114,46 @@ class WritableRemote(Remote, Protocol):
         ...
 
 
+@runtime_checkable
+class ReferringRemote(Protocol):
+    """A remote that may know by itself what refers to an index; all others list that under a tag.
+
+    See :mod:`wszoo.trust.signatures`.
+    """
+
+    def referrers(self, ref: Ref, index: Digest) -> list[Descriptor] | None:
+        """The manifests that refer to an index of a ref's name; None when the tag has to be looked up.
+
+        Raises:
+            RemoteError: it cannot be reached.
+        """
+        ...
+
+
+@runtime_checkable
+class SharingRemote(WritableRemote, Protocol):
+    """A remote that keeps blobs by model, and can take one over from another model without its bytes being sent."""
+
+    def suggest(self, homes: Mapping[Digest, Sequence[Ref]]) -> None:
+        """Tell which other models may have brought blobs that are put next. A wrong guess costs a question."""
+        ...
+
+
+@runtime_checkable
+class ModelwiseRemote(Protocol):
+    """A remote that keeps blobs by model, and has to be told which one is meant before a blob is opened."""
+
+    def expect(self, ref: Ref) -> None:
+        """Look for blobs among those of a ref's model too. Connects to nobody; resolving the ref does the same."""
+        ...
+
+
+def expect(remote: Remote, ref: Ref) -> None:
+    """Tell a remote which model's blobs will be asked for, if it wants to know."""
+    if isinstance(remote, ModelwiseRemote):
+        remote.expect(ref)
+
+
 def writable(remote: Remote) -> WritableRemote:
     """The remote, if it can be pushed to.
 
@@ -124,7 +164,7 @@ def writable(remote: Remote) -> WritableRemote:
         return remote
     raise UsageError(
         f"{remote.url} can only be read",
-        hint="push to a folder, oci://HOST/PATH, s3://BUCKET/PREFIX or hf://ORG/REPO; see docs/remotes.md",
+        hint="push to a folder, oci://HOST/PATH, s3:// (gs://, az://) or hf://ORG/REPO; see docs/remotes.md",
     )
 
 

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from wszoo.digest import Digest
-from wszoo.errors import IntegrityError, NotFoundError, RemoteError, UsageError
+from wszoo.errors import IntegrityError, MalformedError, NotFoundError, RemoteError, UsageError
 from wszoo.hookspecs import hookimpl
 from wszoo.names import Ref
 from wszoo.parallel import ordered_map
-from wszoo.schema.decode import MAX_DOCUMENT, MAX_MANIFEST
-from wszoo.schema.oci import INDEX, MANIFEST, Descriptor
+from wszoo.schema.decode import MAX_DOCUMENT, MAX_MANIFEST, decode
+from wszoo.schema.oci import INDEX, MANIFEST, Descriptor, Index
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from wszoo.remotes.protocol import Remote, RemoteType
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 WORKERS = 8  # questions whether a blob is there cost a round trip each and nothing else
 _DOCUMENTS = frozenset({INDEX, MANIFEST})
-_REFERRERS = re.compile(r"sha256-[0-9a-f]{64}.*")  # how registries without that API keep them: not models
 _LINK = re.compile(r'<([^<>]+)>\s*;\s*rel="?next"?')
 _PATH = re.compile(r"(?:[a-z0-9]+(?:[._-]+[a-z0-9]+)*/?)*")
 _CREATED = frozenset({201, 202, 204})
@@ -55,6 +54,8 @@ class RegistryRemote:
         self._web = web
         self._known: list[str] = []  # repositories of what was resolved, the latest first
         self._homes: dict[Digest, str] = {}
+        self._suggested: dict[Digest, list[str]] = {}
+        self._refused: set[str] = set()  # repositories that we may not see into
 
     def resolve(self, ref: Ref) -> Descriptor:
         """See :class:`wszoo.remotes.protocol.Remote`. A pin is looked up wherever the tag is now."""
@@ -65,9 +66,14 @@ class RegistryRemote:
             raise NotFoundError(
                 f"no {ref} at {self.url}", hint=f"'wszoo list' shows what is here; there, see {repository}"
             ) from error
+        self.expect(ref)
+        return Descriptor(media_type=INDEX, digest=Digest.of(data), size=len(data))
+
+    def expect(self, ref: Ref) -> None:
+        """See :class:`wszoo.remotes.protocol.ModelwiseRemote`."""
+        repository = self._repository(ref)
         if repository not in self._known:
             self._known.insert(0, repository)
-        return Descriptor(media_type=INDEX, digest=Digest.of(data), size=len(data))
 
     def refs(self) -> list[Ref]:
         """See :class:`wszoo.remotes.protocol.Remote`. Many registries do not list their repositories."""
@@ -79,8 +85,21 @@ class RegistryRemote:
                 tags = self._list(f"/v2/{name}/tags/list?n=1000", "tags")
             except NotFoundError:  # a repository whose tags were all deleted
                 continue
-            found += [Ref(name.removeprefix(prefix), tag) for tag in tags if not _REFERRERS.fullmatch(tag)]
-        return found
+            found += [Ref(name.removeprefix(prefix), tag) for tag in tags]
+        return [ref for ref in found if not ref.is_referrers]
+
+    def referrers(self, ref: Ref, index: Digest) -> list[Descriptor] | None:
+        """See :class:`wszoo.remotes.protocol.ReferringRemote`. The first page is enough for what wszoo looks at."""
+        url = f"{self._base}/v2/{self._repository(ref)}/referrers/{index}"
+        try:
+            data, _ = self._web.read(url, limit=MAX_MANIFEST, headers={"Accept": INDEX})
+            return list(decode(data, Index, what=url, limit=MAX_MANIFEST).manifests) or None
+        except (NotFoundError, MalformedError):  # registries before version 1.1 have no such question
+            return None
+        except RemoteError as error:
+            if error.permanent:
+                return None
+            raise
 
     def open(self, descriptor: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[bytes | memoryview]:
         """See :class:`wszoo.remotes.protocol.Remote`."""
@@ -106,7 +125,24 @@ class RegistryRemote:
         if descriptor.media_type in _DOCUMENTS:
             self._put_manifest(repository, str(descriptor.digest), descriptor, path.read_bytes())
         else:
-            upload(self._web, f"{self._base}/v2/{repository}/blobs/uploads/", descriptor, path)
+            start = f"{self._base}/v2/{repository}/blobs/uploads/"
+            upload(self._web, start, descriptor, path, self._elsewhere(repository, descriptor))
+
+    def suggest(self, homes: Mapping[Digest, Sequence[Ref]]) -> None:
+        """See :class:`wszoo.remotes.protocol.SharingRemote`: blobs are mounted from the other repository."""
+        self._suggested = {digest: [self._repository(ref) for ref in refs] for digest, refs in homes.items()}
+
+    def _elsewhere(self, repository: str, descriptor: Descriptor) -> str | None:
+        """Another repository that has a blob, and lets us see it."""
+        for each in self._suggested.get(descriptor.digest, ()):
+            if each == repository or each in self._refused:
+                continue
+            try:
+                if self._has(each, descriptor):
+                    return each
+            except RemoteError:
+                self._refused.add(each)
+        return None
 
     def tag(self, ref: Ref, index: Descriptor, data: bytes, expected: Digest | None) -> bool:
         """See :class:`wszoo.remotes.protocol.WritableRemote`. Not atomic: registries have nothing to make it so."""

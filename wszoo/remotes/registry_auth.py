@@ -78,11 +78,12 @@ class RegistryCredentials:
         realm, login = challenge["realm"], stored_login(self._base.netloc)
         if urlsplit(realm).scheme != "https" and self._base.scheme == "https":
             raise RemoteError(f"{self._base.netloc} wants passwords sent to {realm}, unencrypted", permanent=True)
-        query = {"service": challenge["service"]} if "service" in challenge else {}
-        if scope := challenge.get("scope") or _scope(method, url):
-            query["scope"] = scope
+        query: list[tuple[str, str]] = [("service", challenge["service"])] if "service" in challenge else []
+        # Mounting a blob takes two scopes, in one string with a space between them.
+        query += [("scope", each) for each in (challenge.get("scope") or _scope(method, url)).split()]
         if login is not None and login[0] == _TOKEN_USER:
-            data = self._exchange(realm, {**query, "grant_type": "refresh_token", "refresh_token": login[1]})
+            secret = [("grant_type", "refresh_token"), ("refresh_token", login[1])]
+            data = self._exchange(realm, [*_joined(query), *secret])
         else:
             headers = {"Authorization": _basic(*login)} if login else {}
             joined = f"{realm}{'&' if '?' in realm else '?'}{urlencode(query)}"
@@ -93,9 +94,9 @@ class RegistryCredentials:
             raise RemoteError(f"{realm} gives no token", permanent=True)
         return token
 
-    def _exchange(self, realm: str, form: dict[str, str]) -> bytes:
+    def _exchange(self, realm: str, form: list[tuple[str, str]]) -> bytes:
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
-        data = urlencode({**form, "client_id": "wszoo"}).encode()
+        data = urlencode([*form, ("client_id", "wszoo")]).encode()
         response = self._web.request("POST", realm, headers=headers, body=lambda: data)
         answer = response.read(MAX_MANIFEST)
         response.close()
@@ -177,6 +178,13 @@ def _key(method: str, url: str) -> tuple[str, bool]:
 def _scope(method: str, url: str) -> str:
     repository, reading = _key(method, url)
     return f"repository:{repository}:{'pull' if reading else 'pull,push'}" if repository else ""
+
+
+def _joined(query: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The same with one scope field: a form's scopes are separated by spaces."""
+    scopes = " ".join(value for name, value in query if name == "scope")
+    others = [each for each in query if each[0] != "scope"]
+    return [*others, ("scope", scopes)] if scopes else others
 
 
 def _basic(user: str, password: str) -> str:

@@ -6,9 +6,9 @@ Source: the OCI distribution specification 1.1, "Pushing blobs".
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin
+from urllib.parse import urlencode, urljoin
 
-from wszoo.errors import IntegrityError, RemoteError
+from wszoo.errors import IntegrityError, NotFoundError, RemoteError
 from wszoo.remotes.web import finish
 
 if TYPE_CHECKING:
@@ -20,22 +20,30 @@ if TYPE_CHECKING:
 CHUNK = 64 << 20  # packs stay below this, so nearly all blobs take one request; some registries refuse larger bodies
 _PIECE = 1 << 20
 _STARTED, _TAKEN, _DONE = frozenset({202}), frozenset({202, 204}), frozenset({201, 204})
+_MOUNTED = 201
 
 
-def upload(web: Web, start: str, descriptor: Descriptor, path: Path) -> None:
-    """Upload a file as a blob.
+def upload(web: Web, start: str, descriptor: Descriptor, path: Path, home: str | None = None) -> bool:
+    """Upload a file as a blob, or have the registry take it over from another of its repositories.
 
     Args:
         web: sends the requests.
         start: URL of the repository's uploads.
         descriptor: of the blob.
         path: the file with its bytes.
+        home: a repository that may have it. Where it has not, or may not be read, the bytes are sent.
+
+    Returns:
+        Whether the bytes were sent.
 
     Raises:
         RemoteError: the registry cannot be reached or refuses.
         IntegrityError: it received other bytes than the descriptor says.
     """
-    response = web.request("POST", start, headers={"Content-Length": "0"}, accept=_STARTED)
+    response = _begin(web, start, descriptor, home)
+    if response.status == _MOUNTED:
+        finish(response)
+        return False
     place, sent = _location(response, start), 0
     while descriptor.size - sent > CHUNK:
         part = _Part(path, sent, CHUNK)
@@ -56,6 +64,19 @@ def upload(web: Web, start: str, descriptor: Descriptor, path: Path) -> None:
     echo = response.headers.get("Docker-Content-Digest")
     if echo is not None and echo != descriptor.digest:
         raise IntegrityError(f"blob {descriptor.digest} arrived at {start} as {echo}")
+    return True
+
+
+def _begin(web: Web, start: str, descriptor: Descriptor, home: str | None) -> Response:
+    headers = {"Content-Length": "0"}
+    if home is not None:
+        mount = f"{start}?{urlencode({'mount': str(descriptor.digest), 'from': home})}"
+        try:
+            return web.request("POST", mount, headers=headers, accept=_STARTED | {_MOUNTED})
+        except (NotFoundError, RemoteError) as error:
+            if isinstance(error, RemoteError) and not error.permanent:
+                raise
+    return web.request("POST", start, headers=headers, accept=_STARTED)
 
 
 class _Part:

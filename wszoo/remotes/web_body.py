@@ -95,7 +95,8 @@ class Body:
             self.close()
             raise RemoteError(f"reading {redact(self._url)} was given up")
         try:
-            return response.read(count, decode_content=False)
+            # What has come, not a whole piece: on a slow line that takes longer than the watchdog waits for a byte.
+            return response.read1(count, decode_content=False)
         except (
             HTTPError,
             OSError,

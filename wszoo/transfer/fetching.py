@@ -43,6 +43,7 @@ def fetch(
     *,
     mirrors: Sequence[Remote] = (),
     tuning: Tuning | None = None,
+    whole: bool = False,
 ) -> None:
     """Copy blobs into the store.
 
@@ -57,6 +58,7 @@ def fetch(
         label: of the stage.
         mirrors: where else the blobs may be had, in order.
         tuning: how hard to try; None for the default.
+        whole: packs that a table stands in for are wanted as well.
 
     Raises:
         StorageError: the disk has not enough room (checked first), or refuses.
@@ -64,7 +66,8 @@ def fetch(
         NotFoundError: a blob is at no source.
         RemoteError: the sources failed again and again.
     """
-    items = [blob_item(store, descriptor) for descriptor in {each.digest: each for each in descriptors}.values()]
+    unique = {each.digest: each for each in descriptors}
+    items = [blob_item(store, descriptor, whole=whole) for descriptor in unique.values()]
     transfer((remote, *mirrors), store, items, progress, label, tuning=tuning or tunings.DEFAULT)
 
 
@@ -80,8 +83,8 @@ def transfer(
             Engine(Sources(flattened(remotes), tuning), partials, items, advance, tuning).run()
 
 
-def blob_item(store: Store, descriptor: Descriptor) -> Item:
-    """A blob, to be placed under its digest."""
+def blob_item(store: Store, descriptor: Descriptor, *, whole: bool = False) -> Item:
+    """A blob, to be placed under its digest; with ``whole``, a table that stands in for it does not count."""
 
     def place(finished: Finished) -> None:
         descriptor.digest.check(finished.digest, f"blob {descriptor.digest}")
@@ -90,7 +93,7 @@ def blob_item(store: Store, descriptor: Descriptor) -> Item:
     return Item(
         key=descriptor.digest,
         ranges=(Range(descriptor, 0, descriptor.size),) if descriptor.size else (),
-        present=lambda: _here(store, descriptor),
+        present=lambda: store.holds([descriptor]) if whole else _here(store, descriptor),
         place=place,
     )
 

@@ -61,6 +61,26 @@ class Parts:
         """Bytes to fetch."""
         return sum(each.length for ranges in self.ranges.values() for each in ranges)
 
+    def of(self, pack: Descriptor) -> Part:
+        """What is fetched of one of the packs."""
+        ranges = self.ranges[pack.digest]
+        return Part(pack=pack, ranges=len(ranges), size=sum(each.length for each in ranges))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What is fetched of a pack.
+
+    Attributes:
+        pack: which.
+        ranges: byte ranges that are asked for, before they are cut into segments.
+        size: their bytes.
+    """
+
+    pack: Descriptor
+    ranges: int
+    size: int
+
 
 NOTHING = Parts(ranges={}, here={}, wanted={})
 

@@ -32,6 +32,19 @@ def test_every_frame_decodes_to_what_was_encoded(data, repeat, itemsize):
     assert len(coded.data) <= len(raw)
 
 
+@pytest.mark.parametrize("shift", [0, 1])
+@pytest.mark.parametrize("itemsize", [2, 4, 8])
+def test_large_frames_decode_into_any_place(itemsize, shift):
+    elements = (1 << 18) + 5  # more than the blocks in which elements are put together, and not a multiple of them
+    raw = np.arange(elements, dtype=f"<u{itemsize}").view(np.uint8)
+    coded = frames.encode(raw, itemsize)
+    assert coded.codec == f"zstd+bytes{itemsize}"
+    room = np.full(len(raw) + 2, 0xAA, np.uint8)
+    frames.decode(coded.codec, u8(coded.data), room[shift : shift + len(raw)])
+    assert np.array_equal(room[shift : shift + len(raw)], raw)
+    assert set(room[:shift]) | set(room[shift + len(raw) :]) == {0xAA}
+
+
 @pytest.mark.parametrize("itemsize", [2, 4, 8])
 def test_a_length_that_is_no_multiple_of_the_element_is_coded_without_grouping(itemsize):
     assert frames.encode(u8(bytes(1000 * itemsize)), itemsize).codec == f"zstd+bytes{itemsize}"

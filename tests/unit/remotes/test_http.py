@@ -202,6 +202,25 @@ def test_a_server_that_stalls_is_given_up(serve, monkeypatch):
     release.set()
 
 
+def test_bytes_are_handed_over_as_they_come(serve):
+    """A watchdog counts seconds without a byte; on a slow line a whole piece may take minutes."""
+    release = threading.Event()
+
+    def answer(it):
+        it.send_response(200)
+        it.send_header("Content-Length", str(len(DATA)))
+        it.end_headers()
+        it.wfile.write(DATA[:10])
+        it.wfile.flush()
+        release.wait(20)
+        it.wfile.write(DATA[10:])
+
+    body = HttpType().open(serve(answer).url).open(BLOB)
+    assert next(body) == DATA[:10]
+    release.set()
+    assert b"".join(body) == DATA[10:]
+
+
 def test_a_reader_is_stopped_from_another_thread(serve):
     release = threading.Event()
 

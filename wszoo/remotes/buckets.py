@@ -1,16 +1,18 @@
-"""A remote in an S3 bucket: an OCI image layout below a prefix, so that a public bucket serves plain HTTPS clients too.
+"""A remote in a bucket: an OCI image layout below a prefix, so that a public bucket serves plain HTTPS clients too.
 
-``s3://BUCKET/PREFIX``. Credentials, region and endpoint come from the usual ``AWS_*`` variables and from the machine's
-role; ``AWS_ENDPOINT_URL`` names another service than Amazon's. Transfers are obstore's (the ``object_store`` crate).
+``s3://BUCKET/PREFIX``, ``gs://BUCKET/PREFIX`` (Google), ``az://CONTAINER/PREFIX`` (Azure). Credentials, region and
+endpoint come from each service's usual variables and from the machine's role. Transfers are obstore's (the
+``object_store`` crate).
 
-The tag is a compare-and-swap: ``index.json`` is replaced by a conditional write (``If-Match``, ``If-None-Match``), as
-Amazon S3 and most others know it.
+The tag is a compare-and-swap: ``index.json`` is replaced by a conditional write (``If-Match`` and ``If-None-Match``, or
+Google's generations), as all three and most work-alikes know it.
 """
 
 from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -18,7 +20,7 @@ from urllib.parse import urlsplit
 from wszoo.errors import MissingExtraError, NotFoundError, RemoteError, UsageError
 from wszoo.hookspecs import hookimpl
 from wszoo.parallel import ordered_map
-from wszoo.remotes.layout_index import decode_layout_index, find, refs_of, with_ref
+from wszoo.remotes.layout_index import decode_layout_index, find, models_of, refs_of, with_ref
 from wszoo.schema.decode import MAX_DOCUMENT, encode
 from wszoo.schema.oci import Index, Layout
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 WORKERS = 8  # questions whether a blob is there
 PIECE = 4 << 20
+CHUNK = 128 << 10  # waited for: on a slow line more would take longer than the watchdog waits for a byte
 PART = 16 << 20  # of a multipart upload; object stores allow 10,000 of them
 _RACES = 50  # writers of index.json that may win in a row, with other tags, before we give up
 _TIMEOUTS = {"connect_timeout": "10s", "read_timeout": "60s", "timeout": "6h"}
@@ -40,19 +43,21 @@ _RETRIES = {"max_retries": 2, "retry_timeout": timedelta(seconds=20)}  # the eng
 _SHOWN = 300  # characters of the crate's error messages, which quote whole responses
 
 
-class S3Remote:
+class BucketRemote:
     """One prefix of one bucket.
 
     Args:
         url: as the user named it.
         store: obstore's, rooted at the prefix.
+        variables: of the environment, to check when the service refuses.
     """
 
     trusted = False
 
-    def __init__(self, url: str, store: Any) -> None:  # noqa: ANN401 - obstore is optional
+    def __init__(self, url: str, store: Any, variables: str) -> None:  # noqa: ANN401 - obstore is optional
         self.url = url
         self._store = store
+        self._variables = variables
 
     def resolve(self, ref: Ref) -> Descriptor:
         """See :class:`wszoo.remotes.protocol.Remote`."""
@@ -60,7 +65,7 @@ class S3Remote:
 
     def refs(self) -> list[Ref]:
         """See :class:`wszoo.remotes.protocol.Remote`."""
-        return refs_of(self._index()[0])
+        return models_of(self._index()[0])
 
     def open(self, descriptor: Descriptor, offset: int = 0, length: int | None = None) -> _Pieces:
         """See :class:`wszoo.remotes.protocol.Remote`."""
@@ -94,8 +99,7 @@ class S3Remote:
                 return False
             try:
                 with self.errors("index.json"):
-                    mode: Any = {"e_tag": version} if version else "create"
-                    obstore.put(self._store, "index.json", encode(with_ref(layout, ref, index)), mode=mode)
+                    obstore.put(self._store, "index.json", encode(with_ref(layout, ref, index)), mode=version)
             except RemoteError as error:
                 if not isinstance(error.__cause__, (AlreadyExistsError, PreconditionError)):
                     raise
@@ -108,7 +112,8 @@ class S3Remote:
         import obstore
 
         with self.errors(path):
-            return iter(obstore.get(self._store, path, options={"range": (start, end)}).stream(min_chunk_size=1 << 20))
+            found = obstore.get(self._store, path, options={"range": (start, end)})
+            return iter(found.stream(min_chunk_size=CHUNK))
 
     @contextmanager
     def errors(self, what: str) -> Iterator[None]:
@@ -127,7 +132,7 @@ class S3Remote:
         except (BaseError, OSError, ValueError) as error:
             reason = " ".join(str(error).split())[:_SHOWN]
             refused = isinstance(error, (PermissionDeniedError, UnauthenticatedError))
-            hint = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL" if refused else ""
+            hint = f"check {self._variables}" if refused else ""
             raise RemoteError(f"{self.url}: {what}: {reason}", hint=hint, permanent=refused) from error
 
     def _size(self, descriptor: Descriptor) -> int | None:
@@ -139,8 +144,8 @@ class S3Remote:
         except NotFoundError:
             return None
 
-    def _index(self) -> tuple[Index, str | None]:
-        """``index.json`` with its version; an empty one without a version where there is none."""
+    def _index(self) -> tuple[Index, Any]:
+        """``index.json``, and the mode in which it can be replaced only if it has not changed meanwhile."""
         import obstore
 
         try:
@@ -150,14 +155,15 @@ class S3Remote:
                     raise RemoteError(f"index.json of {self.url} has {found.meta['size']} bytes", permanent=True)
                 data = bytes(found.bytes())
         except NotFoundError:
-            return Index(), None
-        return decode_layout_index(data, self.url), found.meta["e_tag"]
+            return Index(), "create"
+        version = {name: found.meta[name] for name in ("e_tag", "version") if found.meta.get(name)}
+        return decode_layout_index(data, self.url), version
 
 
 class _Pieces:
     """Iterates over a range of an object; the request is sent when the first piece is asked for."""
 
-    def __init__(self, remote: S3Remote, path: str, start: int, end: int) -> None:
+    def __init__(self, remote: BucketRemote, path: str, start: int, end: int) -> None:
         self._remote = remote
         self._path = path
         self._range = start, end
@@ -195,33 +201,79 @@ def _path(digest: Digest) -> str:
     return f"blobs/sha256/{digest.hex}"
 
 
-class S3Type:
+@dataclass(frozen=True, slots=True)
+class _Service:
+    """Where the services differ.
+
+    Attributes:
+        store: the class of ``obstore.store``.
+        option: what it calls the URL of a work-alike.
+        endpoints: variables that may hold that URL, the first that is set counts.
+        variables: what else to look at when it refuses.
+    """
+
+    store: str
+    option: str
+    endpoints: tuple[str, ...]
+    variables: str
+
+
+_SERVICES = {
+    "s3": _Service(
+        "S3Store",
+        "endpoint",
+        ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+        "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL",
+    ),
+    "gs": _Service(
+        "GCSStore", "base_url", ("GOOGLE_BASE_URL",), "GOOGLE_APPLICATION_CREDENTIALS, GOOGLE_SERVICE_ACCOUNT"
+    ),
+    "az": _Service(
+        "AzureStore",
+        "endpoint",
+        ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
+        "AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_ENDPOINT",
+    ),
+}
+
+
+class BucketType:
     """Opens buckets."""
 
-    name = "s3"
-    schemes: tuple[str, ...] = ("s3",)
+    name = "bucket"
+    schemes: tuple[str, ...] = tuple(_SERVICES)
 
     def open(self, location: str) -> Remote:
         """See :class:`wszoo.remotes.protocol.RemoteType`."""
-        try:
-            from obstore.store import S3Store
-        except ImportError as error:
-            raise MissingExtraError("obstore", "cloud", "an s3:// remote") from error
         parts = urlsplit(location)
         if not parts.netloc or "@" in parts.netloc or parts.query:
-            raise UsageError(f"not a place in a bucket: {location!r}", hint="such as s3://BUCKET/PREFIX")
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
-        options: dict[str, Any] = {**_TIMEOUTS, "allow_http": endpoint.startswith("http://")}
-        named: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
-        prefix = parts.path.strip("/") or None
+            raise UsageError(
+                f"not a place in a bucket: {location!r}",
+                hint="such as s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX",
+            )
+        service = _SERVICES[parts.scheme]
         try:
-            store = S3Store(parts.netloc, prefix=prefix, client_options=options, retry_config=_RETRIES, **named)  # type: ignore[arg-type]
+            store = _open(service, parts.netloc, parts.path.strip("/") or None)
+        except ImportError as error:
+            raise MissingExtraError("obstore", "cloud", f"the remote type {parts.scheme}://") from error
         except Exception as error:
-            raise UsageError(f"{location}: {error}") from error
-        return S3Remote(location.rstrip("/"), store)
+            raise UsageError(
+                f"{location}: {' '.join(str(error).split())[:_SHOWN]}", hint=f"check {service.variables}"
+            ) from error
+        return BucketRemote(location.rstrip("/"), store, service.variables)
+
+
+def _open(service: _Service, bucket: str, prefix: str | None) -> Any:  # noqa: ANN401 - obstore is optional
+    import obstore.store
+
+    endpoint = next((found for name in service.endpoints if (found := os.environ.get(name))), "")
+    options: dict[str, Any] = {**_TIMEOUTS, "allow_http": endpoint.startswith("http://")}
+    named: dict[str, Any] = {service.option: endpoint} if endpoint else {}
+    make = getattr(obstore.store, service.store)
+    return make(bucket, prefix=prefix, client_options=options, retry_config=_RETRIES, **named)
 
 
 @hookimpl
 def wszoo_remotes() -> Sequence[RemoteType]:
     """Provide the bucket remote."""
-    return [S3Type()]
+    return [BucketType()]
