@@ -5,29 +5,45 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wszoo import export as exports
+from wszoo.assemble import Keep, parse_keep
 from wszoo.build import BuildReport, BuildRequest, build
-from wszoo.errors import NotFoundError, RemoteError
+from wszoo.complete import complete
+from wszoo.errors import NotFoundError, RemoteError, UsageError
+from wszoo.families.protocol import SourceRequest
 from wszoo.gpu.nvml import detect
 from wszoo.gpu.request import parse_gpu
 from wszoo.model import Model
 from wszoo.names import Ref, TargetSpec
-from wszoo.places import open_for_push, open_remote
+from wszoo.places import open_for_push, open_remote, origins
 from wszoo.plugins import registry
 from wszoo.progress import Progress, Silent
 from wszoo.pull import PullReport, Surroundings, pull, select_local
 from wszoo.push import PushReport, push
+from wszoo.refit import RefitReport, refit
+from wszoo.repair import RepairReport, repair
 from wszoo.settings import remotes
-from wszoo.sources import fetch_source
+from wszoo.sources import chooser, fetch_source
+from wszoo.store.cache import CachedEngine, CacheReport, cached_engines, shrink_cache
 from wszoo.store.documents import read_asset, read_indexed_model
 from wszoo.store.gc import GRACE, GcReport, collect
 from wszoo.store.store import Store, default_root
 from wszoo.store.verify import VerifyReport, verify
+from wszoo.transfer import RemoteDocuments
+from wszoo.trust.vouching import sign
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from wszoo.gpu.machine import Machine, Runtime
     from wszoo.remotes.protocol import Remote
+    from wszoo.schema.oci import Descriptor
+    from wszoo.schema.trust import Release
+    from wszoo.trust.keys import PublicKey
+    from wszoo.trust.signatures import StoredSignature
 
 
 class Zoo:
@@ -51,6 +67,9 @@ class Zoo:
         components: Sequence[str] | None = None,
         offline: bool = False,
         mirrors: Sequence[str] = (),
+        allow_unsigned: bool = False,
+        avoid: Sequence[str] = (),
+        keep: str = Keep.BOTH.value,
     ) -> Model:
         """Fetch what is missing of a model, for one GPU.
 
@@ -63,20 +82,25 @@ class Zoo:
             offline: use what is in the store, whatever is configured.
             mirrors: with ``source``: more places with the same blobs, asked in order when it fails. Who names some
                 must pin ``ref``, since any of them may tell what the tag is.
+            allow_unsigned: take it also if nothing vouches for it; see docs/trust.md. ``model.trust`` tells.
+            avoid: digests or target names of plans not to take.
+            keep: ``both`` keeps assembled plans beside the weights, ``weights`` reads them out of the store each time.
 
         Raises:
+            UsageError: ``gpu``, ``keep`` or ``avoid`` names nothing that there is.
             NotFoundError: no such ref.
             IncompatibleError: a component has no plan that fits; lists every plan with the reason.
             IntegrityError: bytes are not what their digest says.
             TrustError: nothing vouches for the source.
             StorageError: the disk is full or refuses.
         """
-        parsed, around = Ref.parse(ref), surroundings(gpu, components)
+        parsed, around = Ref.parse(ref), surroundings(gpu, components, avoid)
+        kept = parse_keep(keep)
         remote = open_remote(source, mirrors) if source else None if offline else self._configured(parsed)
         if remote is None:
-            return Model(self.store, select_local(self.store, parsed, around), self.progress)
-        report = pull(self.store, remote, parsed, around, progress=self.progress)
-        return Model(self.store, report.selection, self.progress)
+            return Model(self.store, select_local(self.store, parsed, around), self.progress, keep=kept)
+        report = pull(self.store, remote, parsed, around, progress=self.progress, allow_unsigned=allow_unsigned)
+        return Model(self.store, report.selection, self.progress, keep=kept)
 
     def _configured(self, ref: Ref) -> Remote | None:
         """The first configured remote that has a ref which is not in the store; None when it is, or none has it."""
@@ -105,10 +129,37 @@ class Zoo:
         source: str,
         components: Sequence[str] | None = None,
         mirrors: Sequence[str] = (),
+        allow_unsigned: bool = False,
+        avoid: Sequence[str] = (),
     ) -> PullReport:
         """What :meth:`pull` would fetch; changes nothing. Arguments and errors as there."""
-        around = surroundings(gpu, components)
-        return pull(self.store, open_remote(source, mirrors), Ref.parse(ref), around, dry_run=True)
+        around, remote = surroundings(gpu, components, avoid), open_remote(source, mirrors)
+        return pull(self.store, remote, Ref.parse(ref), around, dry_run=True, allow_unsigned=allow_unsigned)
+
+    def complete(self, ref: str, *, source: str | None = None, mirrors: Sequence[str] = ()) -> tuple[Descriptor, ...]:
+        """Fetch what this store lacks of a model that it has: plans for other GPUs, packs that are here only in part.
+
+        After that it can be pushed and served. See :func:`wszoo.complete.complete`.
+
+        Args:
+            ref: what is in this store.
+            source: a folder, URL or configured name; None for where it was pulled from.
+            mirrors: more places with the same blobs.
+
+        Returns:
+            The blobs that were fetched.
+
+        Raises:
+            NotFoundError: no such ref, or the remote does not have all of the model.
+            UsageError: it is not known where the model came from, and no source was named.
+            RemoteError: the remote failed.
+            StorageError: the disk is full or refuses.
+        """
+        entry = self.store.refs.get(Ref.parse(ref))
+        if not (source or entry.source):
+            raise UsageError(f"{entry.ref.tagged} was not pulled from anywhere", hint="name a source with --from")
+        documents = RemoteDocuments(open_remote(source or entry.source, mirrors))
+        return complete(self.store, documents, entry.ref, progress=self.progress)
 
     def build(
         self,
@@ -120,6 +171,7 @@ class Zoo:
         profiles: Sequence[str] = (),
         precision: str = "",
         options: Mapping[str, str] | None = None,
+        weights_of: str | None = None,
     ) -> BuildReport:
         """Export a model, build its plans and publish them in this store.
 
@@ -127,10 +179,12 @@ class Zoo:
             family: ``onnx``, or one that a plugin provides.
             source: a file or folder, or ``hf:ORG/REPO``.
             tag: ``name:tag`` to publish under.
-            targets: such as ``portable`` and ``rtx-sm89``.
+            targets: such as ``portable`` and ``rtx-sm89``; may be empty with ``weights_of``.
             profiles: presets or ``input=min:opt:max`` specs, one for each optimization profile.
             precision: ``fp32``, ``fp16``, ...; empty for the source's own.
             options: the family's own.
+            weights_of: a version in the store of which only weights changed: its targets and profiles are followed, and
+                :attr:`BuildReport.changes` says what became of each plan.
 
         Raises:
             UsageError: an unknown family, target, option or profile.
@@ -138,16 +192,32 @@ class Zoo:
             BuildError: the export, the parser or the builder refused.
             StorageError: the disk is full or refuses.
         """
+        specs, given = tuple(TargetSpec.parse(target) for target in targets), dict(options or {})
+        wanted = SourceRequest(precision=precision, targets=specs, options=given)
         request = BuildRequest(
             family=family,
-            source=fetch_source(str(source), self.progress),
+            source=fetch_source(str(source), self.progress, chooser(registry().family(family), wanted)),
             ref=Ref.parse(tag),
-            targets=tuple(TargetSpec.parse(target) for target in targets),
+            targets=specs,
             profiles=tuple(profiles),
             precision=precision,
-            options=dict(options or {}),
+            options=given,
+            weights_of=Ref.parse(weights_of) if weights_of else None,
         )
         return build(self.store, registry(), request, self.progress)
+
+    def refit(self, ref: str, *, weights: str) -> RefitReport:
+        """Give a model's stripped plans the weights of another version, without building; see :mod:`wszoo.refit`.
+
+        Args:
+            ref: has plans built to be refitted (``trt-sm89.refit``).
+            weights: ``name:tag`` of the version whose index gets them.
+
+        Raises:
+            NotFoundError: no such ref.
+            IncompatibleError: no plan takes other weights, or the networks differ in more than those.
+        """
+        return refit(self.store, Ref.parse(ref), Ref.parse(weights))
 
     def asset(self, ref: str, name: str) -> bytes:
         """A file that travels with a model.
@@ -185,10 +255,81 @@ class Zoo:
             progress=self.progress,
         )
 
-    def verify(self, *, quarantine: bool = False) -> VerifyReport:
+    def sign(
+        self, ref: str, key: Ed25519PrivateKey, *, expires: datetime, release: int | None = None
+    ) -> tuple[StoredSignature, Release, PublicKey]:
+        """Sign what a ref of this store points to; see :func:`wszoo.trust.vouching.sign`."""
+        return sign(self.store, Ref.parse(ref), key, expires=expires, release=release)
+
+    def export(
+        self,
+        ref: str,
+        out: str | Path,
+        *,
+        to: str,
+        gpu: str | None = None,
+        targets: Sequence[str] = (),
+        components: Sequence[str] | None = None,
+        options: exports.Options | None = None,
+        force: bool = False,
+    ) -> exports.Exported:
+        """Write a model that is in this store as files for another runtime; see ``docs/export.md``.
+
+        Args:
+            ref: what is in this store.
+            out: the folder to write: new, empty, or with ``force`` a former export.
+            to: ``onnx``, ``engine``, ``ort-epcontext``, ``ortpackage`` or ``triton``.
+            gpu: take the plans that fit it, as for :meth:`pull`.
+            targets: take the plans for these instead. With neither, the format decides.
+            components: those wanted; None for all.
+            options: for the format.
+            force: replace a former export.
+
+        Raises:
+            UsageError: the folder holds something else, or the format cannot do what was asked.
+            NotFoundError: no such ref, component or target, or the plan was not pulled.
+            IncompatibleError: no plan fits, or the format cannot express the model.
+            IntegrityError: bytes are not what their digest says.
+            StorageError: too little space, or the file system refuses.
+        """
+        parsed, options = Ref.parse(ref), options or exports.Options()
+        wanted = exports.Wanted(to=to, gpu=gpu, targets=tuple(targets), components=components)
+        chosen = exports.choose(
+            self.store, parsed, wanted, lambda gpu: select_local(self.store, parsed, surroundings(gpu, components))
+        )
+        return exports.export(
+            self.store, chosen, Path(out), to=to, options=options, force=force, progress=self.progress
+        )
+
+    def verify(self, *, quarantine: bool = False, fresh: bool = False) -> VerifyReport:
         """Hash everything again; see :func:`wszoo.store.verify.verify`."""
         self.store.require()
-        return verify(self.store, self.progress, quarantine=quarantine)
+        return verify(self.store, self.progress, quarantine=quarantine, fresh=fresh)
+
+    def repair(self, *, source: str | None = None, fresh: bool = False) -> RepairReport:
+        """Hash everything again and fetch what is damaged or missing; see :func:`wszoo.repair.repair`.
+
+        Args:
+            source: a folder, URL or configured name to fetch from; None asks where each model came from, and then the
+                configured remotes.
+            fresh: hash also what an interrupted verify has hashed.
+
+        Raises:
+            NotFoundError: there is no store, or nothing at ``source``.
+            StorageError: the disk is full or refuses.
+        """
+        self.store.require()
+        named = [open_remote(source)] if source else None
+        return repair(self.store, lambda entry: named or origins(entry.source), self.progress, fresh=fresh)
+
+    def cached(self) -> list[CachedEngine]:
+        """The assembled plans that are kept, the last used first."""
+        return cached_engines(self.store)
+
+    def shrink_cache(self, limit: int) -> CacheReport:
+        """Let go of assembled plans; see :func:`wszoo.store.cache.shrink_cache`."""
+        self.store.require()
+        return shrink_cache(self.store, limit)
 
     def gc(self, *, dry_run: bool = False, grace: float = GRACE) -> GcReport:
         """Delete what no ref reaches; see :func:`wszoo.store.gc.collect`."""
@@ -205,7 +346,11 @@ class Zoo:
         target = Ref.parse(new)
         entry = self.store.refs.get(Ref.parse(ref))
         while not self.store.refs.swap(
-            target, entry.descriptor, held=entry.held, expected=self.store.refs.find(target.unpinned)
+            target,
+            entry.descriptor,
+            held=entry.held,
+            expected=self.store.refs.find(target.unpinned),
+            source=entry.source,
         ):
             pass
         return target.pinned(entry.descriptor.digest)
@@ -221,13 +366,15 @@ class Zoo:
             pass
 
 
-def surroundings(gpu: str, components: Sequence[str] | None = None) -> Surroundings:
+def surroundings(gpu: str, components: Sequence[str] | None = None, avoid: Sequence[str] = ()) -> Surroundings:
     """This machine, what is installed on it, and the GPU that was asked for.
 
     Raises:
         UsageError: ``gpu`` is none of the forms it can have.
     """
-    return Surroundings(machine=machine(), runtimes=runtimes(), request=parse_gpu(gpu), components=components)
+    return Surroundings(
+        machine=machine(), runtimes=runtimes(), request=parse_gpu(gpu), components=components, avoid=avoid
+    )
 
 
 def machine() -> Machine:

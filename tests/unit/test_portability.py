@@ -78,6 +78,17 @@ def test_folders_are_synced_in_one_place_that_knows_windows():
     assert users == ["store/files.py"]
 
 
+def test_flags_and_processes_that_windows_lacks_are_asked_for_in_one_place_each():
+    """See test_windows_which_cannot_open_without_waiting_opens_files_too."""
+    only = {"O_NONBLOCK": ["store/files.py"], "O_NOFOLLOW": ["store/files.py"], "kill": ["store/processes.py"]}
+    found = {name: [] for name in only}
+    for name, tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":
+                found.get(node.attr, []).append(name)
+    assert found == only
+
+
 def test_text_is_read_and_written_as_utf8():
     """The default on Windows is the machine's code page."""
     found = []
@@ -105,7 +116,10 @@ def test_paths_in_a_store_stay_short_enough_for_windows(origin):
     assert longest < 100
 
 
-@pytest.mark.parametrize("module", ["wszoo", "wszoo.pull", "wszoo.store.store", "wszoo.names", "wszoo.transfer"])
+@pytest.mark.parametrize(
+    "module",
+    ["wszoo", "wszoo.api", "wszoo.pull", "wszoo.resolver", "wszoo.store.store", "wszoo.names", "wszoo.transfer"],
+)
 def test_importing_loads_no_heavy_library(module):
     code = f"import sys, {module}; print(' '.join(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

@@ -2,52 +2,86 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from wszoo.cli.common import Session, common_options, pairs
 from wszoo.cli.looking import print_model
-from wszoo.cli.output import hint, print_json
+from wszoo.cli.output import echo, hint, print_json, print_table
+from wszoo.errors import UsageError
 from wszoo.text import human
+
+if TYPE_CHECKING:
+    from wszoo.build import BuildReport
+    from wszoo.describe import ModelView
 
 
 @click.command("build")
-@click.argument("family")
+@click.argument("family", default="")
+@click.option("--source", metavar="PATH|hf:ORG/REPO", help="The model: a file, a folder, or a Hub repository.")
 @click.option(
-    "--source", required=True, metavar="PATH|hf:ORG/REPO", help="The model: a file, a folder, or a Hub repository."
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="TARGET[,TARGET]",
+    help="portable, rtx-sm89, ...; required, except with --weights-only.",
 )
-@click.option(
-    "--target", "targets", multiple=True, required=True, metavar="TARGET[,TARGET]", help="portable, rtx-sm89, ..."
-)
-@click.option("--tag", required=True, metavar="NAME:TAG", help="What to publish it as in the store.")
+@click.option("--tag", metavar="NAME:TAG", help="What to publish it as in the store.")
 @click.option("--profile", "profiles", multiple=True, metavar="NAME|SPEC", help="An optimization profile; repeatable.")
 @click.option("--precision", default="", metavar="TYPE", help="fp32, fp16, ...; else the source's own.")
 @click.option("--option", "-o", "options", multiple=True, metavar="KEY=VALUE", help="For the family; repeatable.")
+@click.option(
+    "--lora",
+    "loras",
+    multiple=True,
+    metavar="FILE[:SCALE]",
+    help="Merge a LoRA into the weights; repeatable. Short for the option 'lora' of families that have it.",
+)
+@click.option(
+    "--weights-only", is_flag=True, help="Only weights changed: follow the plans of an earlier version (see above)."
+)
+@click.option("--like", metavar="REF", help="With --weights-only: that version; else what --tag names now.")
+@fleet_options
 @common_options
 def build_command(
     session: Session,
     *,
     family: str,
-    source: str,
+    source: str | None,
     targets: tuple[str, ...],
-    tag: str,
+    tag: str | None,
     profiles: tuple[str, ...],
     precision: str,
     options: tuple[str, ...],
+    loras: tuple[str, ...],
+    weights_only: bool,
+    like: str | None,
+    fleet: FleetOptions,
 ) -> None:
     """Export a model with a family's plugin, build a plan for every target, and publish them under a tag.
 
     Targets are 'portable' (runs anywhere, in ONNX Runtime) and 'rtx-smNN' (TensorRT-RTX for GPUs of that compute
-    capability; no GPU is needed to build one). Building again keeps what still fits and builds the rest.
+    capability; no GPU is needed to build one); 'trt-smNN' is classic TensorRT, on such a GPU (docs/native.md).
+    Building again keeps what still fits and builds the rest.
 
     \b
     A profile gives the shapes of dynamic inputs as min:opt:max, or as one shape:
       --profile "images=1x3x320x320:1x3x640x640:4x3x640x640"
       --profile "ids=1x8:1x64:4x512,mask=1x8:1x64:4x512"
 
+    With --weights-only the source must be the network of an earlier version with other weights. Targets and profiles
+    are that version's. Portable plans are kept, plans of networks whose weights did not change, and native ones that
+    take any weights. Splice plans are built again; where the operations that restored the earlier plan restore the new
+    one, it costs no bytes, and else a few kilobytes. A plan whose builder is missing here is left out. What became of
+    each plan is printed; a network that differs in more than its weights is refused.
+
     \b
     Examples:
       wszoo build onnx --source model.onnx --target portable,rtx-sm89 --tag mine:1.0
       wszoo build cnn --source resnet-50/ --precision fp16 --target rtx-sm86,rtx-sm89 --tag resnet:1.0
+      wszoo build cnn --source tuned/ --precision fp16 --weights-only --like resnet:1.0 --tag resnet:1.1
+      wszoo build sdxl --source sdxl/ --target portable --lora style.safetensors:0.8 --tag sdxl:style
     """
     from wszoo.describe import show
 
@@ -59,19 +93,53 @@ def build_command(
         targets=[target for part in targets for target in part.split(",") if target],
         profiles=profiles,
         precision=precision,
-        options=pairs(options, "--option"),
+        options=_options(options, loras),
+        weights_of=_followed(tag, targets, like, weights_only=weights_only),
     )
-    view = show(zoo.store, report.ref)
+    _print_report(session, report, show(zoo.store, report.ref))
+
+
+def _print_report(session: Session, report: BuildReport, view: ModelView) -> None:
     if session.as_json:
-        names = {"built": report.built, "kept": report.kept}
-        plans = {
-            name: [f"{plan.config.component} {plan.config.target.name}" for plan in found]
-            for name, found in names.items()
-        }
-        print_json({**plans, "new_weight_bytes": report.new_weight_bytes, "model": view})
+        print_json({**_summary(report), "model": view})
         return
     hint(
         f"built {len(report.built)} plans, kept {len(report.kept)}; "
         f"{human(report.new_weight_bytes)} of weights were new to the store"
     )
+    _print_changes(report)
     print_model(view)
+
+
+def _options(options: tuple[str, ...], loras: tuple[str, ...]) -> dict[str, str]:
+    found = pairs(options, "--option")
+    if loras and "lora" in found:
+        raise UsageError("--lora and --option lora= say the same", hint="give one of them; --lora may be repeated")
+    return found | ({"lora": ",".join(loras)} if loras else {})
+
+
+def _followed(tag: str, targets: tuple[str, ...], like: str | None, *, weights_only: bool) -> str | None:
+    """The ref whose plans are followed, if any."""
+    if like and not weights_only:
+        raise UsageError("--like goes with --weights-only")
+    if not weights_only and not targets:
+        raise UsageError("no target to build for", hint="name at least one: --target portable,rtx-sm89")
+    return (like or tag) if weights_only else None
+
+
+def _summary(report: BuildReport) -> dict[str, object]:
+    plans = {
+        name: [f"{plan.config.component} {plan.config.target.name}" for plan in found]
+        for name, found in (("built", report.built), ("kept", report.kept))
+    }
+    return {**plans, "changes": report.changes, "new_weight_bytes": report.new_weight_bytes}
+
+
+def _print_changes(report: BuildReport) -> None:
+    if report.changes:
+        rows = [
+            [each.component, each.target, each.kind, each.action, human(each.new_bytes), each.why]
+            for each in report.changes
+        ]
+        print_table(["component", "target", "kind", "plan is", "new", "because"], rows)
+        echo()

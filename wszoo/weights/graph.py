@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import mmap
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +17,27 @@ import onnx
 
 from wszoo.errors import BuildError, MalformedError, NotFoundError, StorageError, WszooError
 from wszoo.schema.model import Value
+from wszoo.weights.apart import Graph
+from wszoo.weights.foreign import check_names, parse_model
 from wszoo.weights.tensor import Tensor, dtype_from_onnx
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from wszoo.buffers import Bytes
+
+__all__ = [
+    "LOCATION",
+    "PROTOBUF_LIMIT",
+    "Graph",
+    "attach",
+    "constant_of",
+    "external_initializers",
+    "graph_from_file",
+    "graph_from_model",
+    "scalars",
+    "subgraphs",
+]
 
 LOCATION = "wszoo"  # external-data location of every tensor that was taken out
 
@@ -35,28 +49,6 @@ MAX_SHAPE_TENSOR = 1024
 _EXTERNAL = onnx.TensorProto.EXTERNAL
 _INTEGERS = {onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL}
 PROTOBUF_LIMIT = (1 << 31) - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Graph:
-    """A model taken apart.
-
-    Attributes:
-        proto: serialized ``ModelProto`` without weights.
-        tensors: the weights, in the order in which the graph holds them; names are unique.
-        inputs: what the caller feeds.
-        outputs: what comes back.
-    """
-
-    proto: bytes
-    tensors: tuple[Tensor, ...]
-    inputs: tuple[Value, ...]
-    outputs: tuple[Value, ...]
-
-    @property
-    def weight_bytes(self) -> int:
-        """Raw bytes of all tensors."""
-        return sum(tensor.nbytes for tensor in self.tensors)
 
 
 def graph_from_file(path: Path) -> Graph:
@@ -95,6 +87,7 @@ def graph_from_model(model: onnx.ModelProto, folder: Path | None = None, *, name
 def _take_apart(model: onnx.ModelProto, files: _ExternalFiles) -> Graph:
     if not model.graph.node:
         raise MalformedError(f"{files.model} has no nodes: it is not an ONNX model, or an empty one")
+    check_names(model)
     taker = _Taker(files)
     taker.take(model.graph)
     inner = {init.name for init in model.graph.initializer}  # before IR version 4 each is listed as an input too
@@ -112,7 +105,7 @@ def attach(proto: bytes, tensors: dict[str, Tensor], *, limit: int = PROTOBUF_LI
         MalformedError: a tensor that the graph needs is missing.
         BuildError: the result would be over protobuf's 2 GiB.
     """
-    model = onnx.ModelProto.FromString(proto)
+    model = parse_model(proto)
     if sum(tensor.nbytes for tensor in tensors.values()) + len(proto) > limit:
         raise BuildError("the model with its weights inline is over 2 GiB, protobuf's limit")
     for init in external_initializers(model.graph):
@@ -126,7 +119,7 @@ def attach(proto: bytes, tensors: dict[str, Tensor], *, limit: int = PROTOBUF_LI
 
 def external_initializers(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     """The initializers that were taken out, subgraphs included."""
-    for inner in _graphs(graph):
+    for inner in subgraphs(graph):
         yield from (init for init in inner.initializer if init.data_location == _EXTERNAL)
 
 
@@ -135,13 +128,13 @@ def scalars(proto: bytes) -> list[tuple[str, bytes]]:
 
     Builders fold such factors into neighbouring weights (attention's 1/sqrt(d) into the query projection).
     """
-    model = onnx.ModelProto.FromString(proto)
+    model = parse_model(proto)
     values: dict[str, onnx.TensorProto] = {}
     used: set[str] = set()
-    for graph in _graphs(model.graph):
+    for graph in subgraphs(model.graph):
         values.update({init.name: init for init in graph.initializer})
         for node in graph.node:
-            if (constant := _constant(node)) is not None:
+            if (constant := constant_of(node)) is not None:
                 values[node.output[0]] = constant
             elif node.op_type in {"Mul", "Div"}:
                 used.update(node.input)
@@ -154,15 +147,16 @@ def scalars(proto: bytes) -> list[tuple[str, bytes]]:
     return sorted(found)
 
 
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+def subgraphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph, and the bodies of its control flow at any depth."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _graphs(attribute.g)
+                yield from subgraphs(attribute.g)
             elif attribute.type == onnx.AttributeProto.GRAPHS:
                 for inner in attribute.graphs:
-                    yield from _graphs(inner)
+                    yield from subgraphs(inner)
 
 
 def _drop_notes(model: onnx.ModelProto) -> None:
@@ -173,7 +167,7 @@ def _drop_notes(model: onnx.ModelProto) -> None:
 
 
 def _parts(model: onnx.ModelProto) -> Iterator[Any]:
-    for graph in _graphs(model.graph):
+    for graph in subgraphs(model.graph):
         yield from (graph, *graph.node, *graph.input, *graph.output, *graph.value_info)
     for function in model.functions:
         yield from (function, *function.node)
@@ -187,7 +181,7 @@ class _Taker:
         self._files = files
 
     def take(self, graph: onnx.GraphProto) -> None:
-        for inner in _graphs(graph):
+        for inner in subgraphs(graph):
             self._constants_to_initializers(inner)
             for init in inner.initializer:
                 if init.data_location == _EXTERNAL or _is_weight(init):
@@ -197,7 +191,7 @@ class _Taker:
         kept = []
         outputs = {value.name for value in graph.output}
         for node in graph.node:
-            constant = None if outputs.intersection(node.output) else _constant(node)  # a node has to make an output
+            constant = None if outputs.intersection(node.output) else constant_of(node)  # a node has to make an output
             if constant is not None and (constant.data_location == _EXTERNAL or _is_weight(constant)):
                 tensor = onnx.TensorProto()
                 tensor.CopyFrom(constant)
@@ -228,7 +222,7 @@ class _Taker:
         init.CopyFrom(bare)
 
 
-def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
+def constant_of(node: onnx.NodeProto) -> onnx.TensorProto | None:
     """The value of a Constant node; None for other nodes, and for integers, strings and sparse tensors."""
     if node.op_type != "Constant" or node.domain not in {"", "ai.onnx"} or len(node.output) != 1:
         return None
@@ -320,6 +314,11 @@ def _value(info: onnx.ValueInfoProto) -> Value:
     kind = info.type.tensor_type
     if not info.type.HasField("tensor_type"):
         raise BuildError(f"input or output {info.name!r} is not a tensor; only tensors are supported")
+    if kind.elem_type == onnx.TensorProto.STRING:
+        raise BuildError(
+            f"input or output {info.name!r} holds strings, which cannot be given as arrays",
+            hint="leave out of the network what turns text into numbers, and do that before it",
+        )
     try:
         dtype = dtype_from_onnx(kind.elem_type).name
     except WszooError as error:

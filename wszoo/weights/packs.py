@@ -252,6 +252,16 @@ class PackReader:
         """
         return tuple(self._tensor(info) for info in self._config.components[name].tensors)
 
+    def packs(self, name: str) -> frozenset[Digest]:
+        """The packs that hold a component's tensors in this store, those that stand in for others included.
+
+        Raises:
+            MalformedError: the tensor table contradicts itself.
+        """
+        tensors = self._config.components[name].tensors
+        located = (self._locate(info, self._config.frames[info.digest]) for info in tensors)
+        return frozenset(frame.pack for frames in located for frame in frames)
+
     def _tensor(self, info: TensorInfo) -> Tensor:
         at = self._config.frames.get(info.digest)
         if at is None:

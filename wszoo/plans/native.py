@@ -1,0 +1,177 @@
+"""Native plans in a store: a stripped plan and its refit map, and the weights that the map asks for.
+
+The arithmetic of a folded BatchNormalization is the ONNX parser's: in fp32, each result rounded once to the weights'
+own type (onnx-tensorrt, ``ModelRefitter::batchnormWeightRefitter``; bit for bit what tensorrt_rtx 1.7.1 puts into the
+network, in fp32 and fp16). Light: it does not import onnx.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wszoo.codecs import zstd
+from wszoo.errors import IncompatibleError, LimitError, MalformedError
+from wszoo.schema.decode import MAX_DOCUMENT, decode, encode
+from wszoo.schema.plan import NATIVE, REFIT
+from wszoo.schema.refit import RefitMap, Rule
+from wszoo.weights.tensor import dtype_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from wszoo.buffers import Bytes
+    from wszoo.schema.oci import Manifest
+    from wszoo.schema.plan import PlanConfig
+    from wszoo.schema.refit import Operand, RefitWeights
+    from wszoo.store.documents import DocumentSource
+    from wszoo.weights.tensor import Tensor
+
+LEVEL = 19
+MAX_LAYER = 1 << 30  # compressed
+MAX_PLAN = 4 << 30  # a stripped plan: SDXL's unet has 58 MB, a version-compatible one 105 MB more
+_BATCH_NORM = 4  # operands
+
+
+def pack_map(refit: RefitMap) -> bytes:
+    """The layer that plans of one network share."""
+    return zstd.compress(encode(refit), level=LEVEL)
+
+
+def pack_plan(plan: bytes) -> bytes:
+    """The layer that only this plan has."""
+    return zstd.compress(plan, level=LEVEL)
+
+
+def read_map(source: DocumentSource, manifest: Manifest) -> RefitMap:
+    """The refit map of a native plan.
+
+    Raises:
+        IntegrityError: it is missing, damaged or malformed.
+    """
+    layer = _layer(source, manifest, REFIT)
+    size = zstd.declared_size(layer, limit=MAX_DOCUMENT)
+    return decode(zstd.decompress(layer, size=size), RefitMap, what="a refit map")
+
+
+def read_plan(source: DocumentSource, manifest: Manifest, config: PlanConfig, refit: RefitMap) -> bytes:
+    """The stripped plan, checked against the config's digest.
+
+    Raises:
+        IntegrityError: it is missing, damaged, malformed, or another plan.
+    """
+    if refit.plan_bytes > MAX_PLAN:
+        raise LimitError(f"a stripped plan claims {refit.plan_bytes} bytes, more than the {MAX_PLAN} accepted")
+    plan = zstd.decompress(_layer(source, manifest, NATIVE), size=refit.plan_bytes)
+    config.engine_digest.check(type(config.engine_digest).of(plan), f"the stripped plan of {config.component}")
+    return plan
+
+
+def check_map(refit: RefitMap, tensors: Sequence[Tensor]) -> None:
+    """Check what nobody vouches for, before any of it reaches native code.
+
+    Raises:
+        MalformedError: a name twice, an operand that is not in the tensor table, or sizes that contradict each other.
+        IncompatibleError: a rule that this version does not know.
+    """
+    names = {weights.name for weights in refit.weights}
+    if len(names) != len(refit.weights):
+        raise MalformedError("a refit map names weights twice")
+    for weights in refit.weights:
+        if weights.rule not in set(Rule):
+            raise IncompatibleError(
+                f"the refit map makes {weights.name!r} by {weights.rule!r}", hint="pip install --upgrade wszoo"
+            )
+        wanted = 1 if weights.rule == Rule.COPY else _BATCH_NORM
+        if len(weights.operands) != wanted:
+            raise MalformedError(f"the refit map makes {weights.name!r} of {len(weights.operands)} operands")
+        for operand in weights.operands:
+            _check_operand(weights, operand, tensors)
+
+
+def _check_operand(weights: RefitWeights, operand: Operand, tensors: Sequence[Tensor]) -> None:
+    if operand.tensor is None:
+        dtype, nbytes = dtype_of(operand.dtype), len(operand.data)
+    elif operand.tensor < len(tensors):
+        dtype, nbytes = tensors[operand.tensor].dtype, tensors[operand.tensor].nbytes
+    else:
+        raise MalformedError(f"the refit map makes {weights.name!r} of tensor {operand.tensor} of {len(tensors)}")
+    if nbytes != dtype.nbytes((weights.count,)):
+        raise MalformedError(
+            f"the refit map makes {weights.count} elements of {weights.name!r} out of {nbytes} bytes of {dtype.name}"
+        )
+    if dtype.name != weights.dtype and (dtype.packed or dtype_of(weights.dtype).packed):
+        raise MalformedError(f"the refit map turns {dtype.name} into {weights.dtype} for {weights.name!r}")
+
+
+def value_of(weights: RefitWeights, tensors: Sequence[Tensor]) -> Bytes:
+    """The bytes that the engine takes under one name: the tensor's own memory where nothing has to be computed.
+
+    Args:
+        weights: of a map that :func:`check_map` has passed.
+        tensors: the component's.
+
+    Returns:
+        ``count`` elements of the engine's type, little-endian.
+    """
+    if weights.rule == Rule.COPY:
+        (operand,) = weights.operands
+        if _dtype(operand, tensors) == weights.dtype:
+            return _bytes(operand, tensors)
+        return _flat(_array(operand, tensors).astype(dtype_of(weights.dtype).numpy))
+    scale, bias, mean, variance = (_array(operand, tensors) for operand in weights.operands)
+    scale, shift = fold(scale, bias, mean, variance, weights.epsilon)
+    wanted = dtype_of(weights.dtype).numpy
+    return _flat((scale if weights.rule == Rule.BATCH_NORM_SCALE else shift).astype(wanted))
+
+
+def fold(
+    scale: NDArray[Any], bias: NDArray[Any], mean: NDArray[Any], variance: NDArray[Any], epsilon: float
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """A BatchNormalization as one scale and one shift, as the parser folds it.
+
+    Args:
+        scale: [channels], as the other arrays.
+        bias: added last.
+        mean: of the training data.
+        variance: of the training data.
+        epsilon: added to the variance, in the arrays' type.
+
+    Returns:
+        Scale and shift in the arrays' type if all have the same, else in fp32.
+    """
+    kinds = {array.dtype for array in (scale, bias, mean, variance)}
+    kind = kinds.pop() if len(kinds) == 1 else np.dtype(np.float32)
+    wide = [array.astype(np.float32) for array in (scale, bias, mean, variance)]
+    small = np.array(epsilon, np.float32).astype(kind).astype(np.float32)
+    with np.errstate(all="ignore"):
+        folded = (wide[0] / np.sqrt(wide[3] + small)).astype(kind)
+        return folded, (wide[1] - wide[2] * folded.astype(np.float32)).astype(kind)
+
+
+def _dtype(operand: Operand, tensors: Sequence[Tensor]) -> str:
+    return operand.dtype if operand.tensor is None else tensors[operand.tensor].dtype.name
+
+
+def _bytes(operand: Operand, tensors: Sequence[Tensor]) -> Bytes:
+    if operand.tensor is None:
+        return np.frombuffer(operand.data, np.uint8)
+    return tensors[operand.tensor].load()
+
+
+def _array(operand: Operand, tensors: Sequence[Tensor]) -> NDArray[Any]:
+    return _bytes(operand, tensors).view(dtype_of(_dtype(operand, tensors)).numpy)
+
+
+def _flat(array: NDArray[Any]) -> Bytes:
+    return np.ascontiguousarray(array).view(np.uint8)
+
+
+def _layer(source: DocumentSource, manifest: Manifest, media_type: str) -> bytes:
+    found = [layer for layer in manifest.layers if layer.media_type == media_type]
+    if len(found) != 1:
+        raise MalformedError(f"a native plan has {len(found)} layers of type {media_type} instead of one")
+    return source.read(found[0], limit=MAX_LAYER)
