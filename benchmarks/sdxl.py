@@ -3,8 +3,9 @@
     python benchmarks/sdxl.py [--work build/bench-sdxl] [--components text_encoder,unet] [--targets rtx-sm86,rtx-sm89]
 
 One component after the other, each step in a process of its own: the weights are made and saved as diffusers saves
-them, `wszoo build` exports them, compares the export with torch and builds every target, and `wszoo pull` fetches them
-into an empty store and assembles the plan for one GPU. No GPU is needed. Sizes do not depend on the weights' values.
+them, `wszoo build` exports them, compares the export with torch and builds every target, then the first target again
+with another profile, and `wszoo pull` fetches them into an empty store and assembles the plan for one GPU. No GPU is
+needed. Sizes do not depend on the weights' values.
 
 The unet needs about 20 GB of memory (TensorRT-RTX's builder takes 17 of them) and 40 GB of disk; of a component that
 has been measured only the numbers stay under --work, and a later run prints them again.
@@ -24,195 +25,155 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
+
+import sdxl_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    import torch
-
+    from wszoo.families.protocol import Export, ExportedComponent, ExportRequest
+    from wszoo.schema.facts import PlanFacts
     from wszoo.weights.tensor import Tensor
 
 COMPONENTS = ("text_encoder", "text_encoder_2", "unet", "vae_decoder", "vae_encoder")
 TARGETS = ("rtx-sm86", "rtx-sm89", "rtx-sm120", "rtx-sm75", "portable")
-PULLED = "sm89"
 ROUNDS = 3
 # NVIDIA's published numbers for weight-stripped engines: full and stripped MB, of classic TensorRT 10.0 plans for an
 # RTX 4090, which hold compiled kernels and are not compressed. TensorRT-RTX compiles its kernels on the client.
 PUBLISHED = {"text_encoder": (237.5, 4.37), "text_encoder_2": (1329.4, 8.28), "unet": (6493.0, 58.19)}
 HEADER = (
-    "component | engine MB | residual MB | shipped KB | % of engine | each further target KB | encode s | apply s "
-    "| cp s | ratio | NVIDIA: full -> stripped MB"
+    "component | engine MB | residual MB | shipped KB | % of engine | each further target KB | further profile KB "
+    "| encode s (own MiB) | apply s | cp s | ratio | NVIDIA: full -> stripped MB"
 )
 MORE = (
-    "component | weights MB | export + compare s | with it GiB | build GiB | off, part of max | pull + assemble s "
-    "| MiB anonymous (resident)"
+    "component | weights MB | zoo / raw weights | export + compare s | their GiB anonymous (resident) "
+    "| builder GiB resident | off, part of max | pull + assemble s | MiB anonymous (resident)"
 )
-
-TEXT: dict[str, Any] = {
-    "max_position_embeddings": 77,
-    "vocab_size": 49408,
-    "bos_token_id": 49406,
-    "eos_token_id": 49407,
-}
-CONFIGS: dict[str, dict[str, Any]] = {
-    "text_encoder": TEXT
-    | {
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "projection_dim": 768,
-    },
-    "text_encoder_2": TEXT
-    | {
-        "hidden_size": 1280,
-        "intermediate_size": 5120,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 20,
-        "projection_dim": 1280,
-        "hidden_act": "gelu",
-    },
-    "unet": {
-        "_class_name": "UNet2DConditionModel",
-        "sample_size": 128,
-        "in_channels": 4,
-        "out_channels": 4,
-        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-        "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-        "block_out_channels": [320, 640, 1280],
-        "layers_per_block": 2,
-        "transformer_layers_per_block": [1, 2, 10],
-        "attention_head_dim": [5, 10, 20],
-        "cross_attention_dim": 2048,
-        "use_linear_projection": True,
-        "addition_embed_type": "text_time",
-        "addition_time_embed_dim": 256,
-        "projection_class_embeddings_input_dim": 2816,
-    },
-    "vae": {
-        "_class_name": "AutoencoderKL",
-        "in_channels": 3,
-        "out_channels": 3,
-        "down_block_types": ["DownEncoderBlock2D"] * 4,
-        "up_block_types": ["UpDecoderBlock2D"] * 4,
-        "block_out_channels": [128, 256, 512, 512],
-        "layers_per_block": 2,
-        "latent_channels": 4,
-        "sample_size": 1024,
-        "scaling_factor": 0.13025,
-        "force_upcast": True,
-    },
-}
-INDEX = {
-    "_class_name": "StableDiffusionXLPipeline",
-    "scheduler": ["diffusers", "EulerDiscreteScheduler"],
-    "text_encoder": ["transformers", "CLIPTextModel"],
-    "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
-    "tokenizer": ["transformers", "CLIPTokenizer"],
-    "tokenizer_2": ["transformers", "CLIPTokenizer"],
-    "unet": ["diffusers", "UNet2DConditionModel"],
-    "vae": ["diffusers", "AutoencoderKL"],
-}
-
+FURTHER = "512"  # the second profile; the first is the default, 1024
 
 # ---- steps, each in a process of its own --------------------------------------------------------------------------
 
 
 def make(work: Path, component: str, _targets: str) -> dict[str, Any]:
-    """The model's folder, with the weights of one component."""
-    import torch
-    from wszoo_sdxl import tiny
-
-    source = work / "source"
-    source.mkdir()
-    (source / "model_index.json").write_text(json.dumps(INDEX))
-    (source / "scheduler").mkdir()
-    (source / "scheduler" / "scheduler_config.json").write_text(json.dumps(tiny.SCHEDULER))
-    for part, config in CONFIGS.items():
-        (source / part).mkdir()
-        (source / part / "config.json").write_text(json.dumps(config))
-    for name in ("tokenizer", "tokenizer_2"):
-        tiny.write_tokenizer(source / name)
-    part = "vae" if component.startswith("vae") else component
-    torch.set_default_dtype(torch.float32 if part == "vae" else torch.float16)
-    with torch.device("meta"):
-        module = network(part)
-    module = module.to_empty(device="cpu")
-    tiny.fill(module, 0)
-    module.save_pretrained(source / part, max_shard_size="10GB")
+    sdxl_model.make(work / "source", component)
     return {}
 
 
-def network(part: str) -> torch.nn.Module:
-    import diffusers
-    import transformers
-
-    library, kind = INDEX[part]
-    if library == "transformers":
-        return getattr(transformers, kind)(transformers.CLIPTextConfig(**CONFIGS[part]))
-    return getattr(diffusers, kind).from_config(CONFIGS[part])
-
-
 class Stages:
-    """Times every stage, and the process's peak of resident memory at its end, in GiB."""
+    """For every stage: seconds, and the process's memory when it began and at its peak.
+
+    Attributes:
+        found: by stage: ``seconds``; ``anonymous`` and ``resident``, in MiB at the peak; ``began``, anonymous MiB.
+    """
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self.peak: dict[str, float] = {}
+        self.found: dict[str, dict[str, float]] = {}
 
     @contextmanager
     def stage(
         self, label: str, _total: int | None = None, _unit: str = "B", **_: object
     ) -> Iterator[Callable[[int], None]]:
-        start = time.perf_counter()
-        yield lambda _: None
-        self.seconds[label] = time.perf_counter() - start
-        self.peak[label] = status("VmHWM") / (1 << 20)
-        print(f"{label}: {self.seconds[label]:.1f} s, peak {self.peak[label]:.1f} GiB", file=sys.stderr, flush=True)
+        with Memory() as memory:
+            start = time.perf_counter()
+            yield lambda _: None
+            seconds = time.perf_counter() - start
+        self.found[label] = {"seconds": seconds, **memory.report()}
+        line = ", ".join(f"{key} {value:.1f}" for key, value in self.found[label].items())
+        print(f"{label}: {line}", file=sys.stderr, flush=True)
+
+
+class Once:
+    """The family, exporting once: a further profile needs no further export."""
+
+    name, summary = "sdxl", ""
+
+    def __init__(self, scratch: Path) -> None:
+        from wszoo_sdxl.family import SdxlFamily
+
+        self._family, self._scratch = SdxlFamily(), scratch
+        self._made: list[ExportedComponent] = []
+        self._options: dict[str, str] = {}
+
+    def export(self, request: ExportRequest) -> Export:
+        export = self._family.export(replace(request, scratch=self._scratch))
+        if not self._made:
+            self._made = list(export.components)
+            self._options = dict(export.options)
+            return replace(export, components=self._made)
+        (only,) = self._made
+        from wszoo_sdxl.family import _Job
+
+        (profiles,) = _Job(replace(request, scratch=self._scratch)).profiles.values()
+        return replace(export, components=[replace(only, profiles=profiles)], options=self._options)
 
 
 def build(work: Path, component: str, targets: str) -> dict[str, Any]:
     import wszoo
     from wszoo.describe import show
+    from wszoo.names import Ref
+    from wszoo.plugins import registry
+    from wszoo.store.documents import facts_from_document
 
-    stages = Stages()
+    stages, scratch = Stages(), work / "export"
+    scratch.mkdir()
+    registry().families["sdxl"] = Once(scratch)
     zoo = wszoo.Zoo(work / "zoo", progress=stages)
-    # Turing has neither an fp32 matrix product nor bf16 in TensorRT-RTX.
-    options = {"components": component, "vae-precision": "mixed" if "sm75" in targets else "fp32"}
-    report = zoo.build("sdxl", work / "source", tag="sdxl:1", targets=targets.split(","), options=options)
-    view = show(zoo.store, report.ref)
-    plans = [
-        {"target": plan.target, "engine": plan.engine_bytes, "shipped": plan.plan_bytes, "shared": plan.shared_bytes}
-        for plan in view.plans
-    ]
+    first, options = next(iter(targets.split(","))), {"components": component}
+
+    def built(profile: str, *names: str) -> list[dict[str, Any]]:
+        report = zoo.build("sdxl", work / "source", tag="sdxl:1", targets=names, profiles=[profile], options=options)
+        return [_sizes(facts_from_document(plan)) for plan in report.built]
+
+    plans = built("1024", *targets.split(","))
+    further = built(FURTHER, first) if first != "portable" else []
+    view = show(zoo.store, Ref.parse("sdxl:1"))
+    blobs = sum(zoo.store.blobs.size(digest) or 0 for digest in zoo.store.blobs.all())
     return {
         "plans": plans,
+        "further": further,
         "weights": view.weight_bytes,
         "stored": view.weight_stored_bytes,
+        "zoo": blobs,
         "error": view.options[f"error.{component}"],
-        "seconds": stages.seconds,
-        "peak": stages.peak,
+        "stages": stages.found,
     }
 
 
-def pull(work: Path, component: str, _targets: str) -> dict[str, Any]:
+def _sizes(facts: PlanFacts) -> dict[str, Any]:
+    return {
+        "target": facts.target.name,
+        "engine": facts.engine_bytes,
+        "shipped": facts.plan_bytes,
+        "shared": facts.shared_bytes,
+    }
+
+
+def pull(work: Path, component: str, targets: str) -> dict[str, Any]:
     import wszoo
 
-    memory, start = Memory(), time.perf_counter()
-    model = wszoo.Zoo(work / "client").pull("sdxl:1", gpu=PULLED, source=str(work / "zoo"))
-    engine = model[component].assemble()
-    return {"seconds": time.perf_counter() - start, "engine": str(engine), **memory.report()}
+    with Memory() as memory:
+        start = time.perf_counter()
+        model = wszoo.Zoo(work / "client").pull("sdxl:1", gpu=_gpu(targets), source=str(work / "zoo"))
+        engine = model[component].assemble()
+        seconds = time.perf_counter() - start
+    assert engine is not None
+    return {"seconds": seconds, "engine": engine.stat().st_size, **memory.report()}
 
 
-def apply(work: Path, component: str, _targets: str) -> dict[str, Any]:
+def _gpu(targets: str) -> str:
+    """Of the first target."""
+    return targets.split(",", maxsplit=1)[0].removeprefix("rtx-")
+
+
+def apply(work: Path, component: str, targets: str) -> dict[str, Any]:
     """Putting the plan together from raw weights, and `cp` of the same file on the same disk; best of three each."""
     import wszoo
     from wszoo.plans import splice
     from wszoo.plans.spliced import read_body
 
     zoo = wszoo.Zoo(work / "client")
-    part = zoo.pull("sdxl:1", gpu=PULLED)[component]
+    part = zoo.pull("sdxl:1", gpu=_gpu(targets))[component]
     engine, config, out = part.assemble(), part.plan.config, work / "out.plan"
     assert engine is not None
     copied = best(lambda: subprocess.run(["cp", engine, out], check=True), out)
@@ -252,19 +213,34 @@ STEPS = {"make": make, "build": build, "pull": pull, "apply": apply}
 
 
 class Memory:
-    """Peak of this process's anonymous pages, sampled, and of all resident ones, which include mapped files; in MiB."""
+    """Peak of this process's memory while the context lasts, sampled every 5 ms.
 
-    def __init__(self) -> None:
-        self.anonymous = 0
-        threading.Thread(target=self._sample, daemon=True).start()
+    Anonymous pages are its own; resident ones include pages of mapped files, which the system may drop at any time.
+    """
+
+    def __enter__(self) -> Self:
+        self._began = self._anonymous = status("RssAnon")
+        self._resident, self._done = status("VmRSS"), threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
 
     def _sample(self) -> None:
-        while True:
-            self.anonymous = max(self.anonymous, status("RssAnon"))
-            time.sleep(0.005)
+        while not self._done.wait(0.005):
+            self._anonymous = max(self._anonymous, status("RssAnon"))
+            self._resident = max(self._resident, status("VmRSS"))
 
     def report(self) -> dict[str, float]:
-        return {"anonymous": self.anonymous / 1024, "resident": status("VmHWM") / 1024}
+        """In MiB."""
+        return {
+            "began": self._began / 1024,
+            "anonymous": self._anonymous / 1024,
+            "resident": self._resident / 1024,
+        }
 
 
 def status(key: str) -> int:
@@ -292,20 +268,18 @@ def measure(component: str, work: Path, targets: str) -> dict[str, Any]:
         found[step] = json.loads(done.stdout.splitlines()[-1])
         if step == "build":
             shutil.rmtree(folder / "source")
+            shutil.rmtree(folder / "export")
     result.write_text(json.dumps(found))
     shutil.rmtree(folder)
     return found
 
 
 def row(component: str, found: dict[str, Any]) -> str:
-    spliced = [plan for plan in found["build"]["plans"] if plan["target"].startswith("rtx")]
-    first = max(spliced, key=lambda plan: (plan["target"] != "rtx-sm75", -TARGETS.index(plan["target"])))
-    further = ", ".join(
-        f"{plan['target'].removeprefix('rtx-')} {(plan['shipped'] - plan['shared']) / 1e3:.1f}"
-        for plan in spliced
-        if plan is not first
-    )
-    encode = found["build"]["seconds"].get(f"splice {component} for {first['target']}", float("nan"))
+    built = found["build"]
+    spliced = [plan for plan in built["plans"] if plan["target"].startswith("rtx")]
+    first = spliced[0]
+    further = ", ".join(f"{plan['target'].removeprefix('rtx-')} {_own(plan)}" for plan in spliced[1:])
+    encode = built["stages"][f"splice {component} for {first['target']}"]
     full, stripped = PUBLISHED.get(component, (None, None))
     cells = [
         component,
@@ -314,7 +288,8 @@ def row(component: str, found: dict[str, Any]) -> str:
         f"{first['shipped'] / 1e3:.1f}",
         f"{100 * first['shipped'] / first['engine']:.4f}",
         further,
-        f"{encode:.1f}",
+        ", ".join(map(_own, built["further"])),
+        f"{encode['seconds']:.1f} ({encode['anonymous'] - encode['began']:.0f})",
         f"{found['apply']['seconds']:.2f}",
         f"{found['apply']['cp']:.2f}",
         f"{found['apply']['seconds'] / found['apply']['cp']:.2f}",
@@ -323,20 +298,38 @@ def row(component: str, found: dict[str, Any]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def _own(plan: dict[str, Any]) -> str:
+    return f"{(plan['shipped'] - plan['shared']) / 1e3:.1f}"
+
+
 def more(component: str, found: dict[str, Any]) -> str:
-    seconds, peak = found["build"]["seconds"], found["build"]["peak"]
-    compared = peak[f"compare {component} with torch"]
+    built, stages = found["build"], found["build"]["stages"]
+    export, compare = stages[f"export {component}"], stages[f"compare {component} with torch"]
+    makers = [stage["resident"] for label, stage in stages.items() if label.startswith("build ")]
+    own, resident = (max(stage[key] for stage in (export, compare)) / 1024 for key in ("anonymous", "resident"))
     cells = [
         component,
-        f"{found['build']['weights'] / 1e6:.1f} ({found['build']['stored'] / 1e6:.1f} stored)",
-        f"{seconds[f'export {component}']:.0f} + {seconds[f'compare {component} with torch']:.0f}",
-        f"{compared:.1f}",
-        f"{max(peak.values()):.1f}",
-        found["build"]["error"].split()[0],
+        f"{built['weights'] / 1e6:.1f} ({built['stored'] / 1e6:.1f} stored)",
+        f"{built['zoo'] / built['weights']:.3f}",
+        f"{export['seconds']:.0f} + {compare['seconds']:.0f}",
+        f"{own:.1f} ({resident:.1f})",
+        f"{max(makers, default=0) / 1024:.1f}",
+        built["error"].split()[0],
         f"{found['pull']['seconds']:.1f}",
         f"{found['pull']['anonymous']:.0f} ({found['pull']['resident']:.0f})",
     ]
     return "| " + " | ".join(cells) + " |"
+
+
+def summary(measured: dict[str, dict[str, Any]]) -> str:
+    """What all components together come to."""
+    zoo, weights = (sum(found["build"][key] for found in measured.values()) for key in ("zoo", "weights"))
+    count = min(len(found["build"]["plans"]) for found in measured.values())
+    first = sum(found["build"]["plans"][0]["shipped"] for found in measured.values())
+    return (
+        f"Together: {weights / 1e6:.0f} MB of weights; a zoo of {count} targets takes {zoo / 1e6:.0f} MB, "
+        f"{zoo / weights:.3f} of them. All plans of the first target ship {first / 1e6:.3f} MB."
+    )
 
 
 def table(header: str, rows: list[str]) -> str:
@@ -360,6 +353,7 @@ def main() -> None:
     print(table(HEADER, [row(name, found) for name, found in measured.items()]))
     print()
     print(table(MORE, [more(name, found) for name, found in measured.items()]))
+    print(f"\n{summary(measured)}")
 
 
 if __name__ == "__main__":

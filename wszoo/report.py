@@ -6,6 +6,8 @@ from whoever published the model.
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
@@ -59,6 +61,28 @@ class Totals:
         return self.weights + self.plans
 
 
+def reading_order(view: ModelView) -> list[PlanView]:
+    """The plans as people read them: networks as the model lists them, sm75 before sm120, the portable one last."""
+    places = {component.name: place for place, component in enumerate(view.components)}
+
+    def key(plan: PlanView) -> tuple[object, ...]:
+        numbers = tuple(int(digits) for digits in re.findall(r"[0-9]{1,9}", plan.target))
+        place = places.get(plan.component, len(places))
+        return place, plan.component, plan.kind == "portable", numbers, plan.target, plan.profiles
+
+    return sorted(view.plans, key=key)
+
+
+def target_names(plans: Iterable[PlanView]) -> list[str]:
+    """What to call each plan's target: with its profiles where one network has several plans for it."""
+    every = list(plans)
+    seen = Counter((plan.component, plan.target) for plan in every)
+    return [
+        f"{plan.target} ({', '.join(plan.profiles)})" if seen[plan.component, plan.target] > 1 else plan.target
+        for plan in every
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class _Bar:
     label: str
@@ -86,7 +110,7 @@ def chart(view: ModelView) -> str:
         _Bar(f"{count} full engines", "", total.full, "full"),
         _Bar(f"weights once, {count} plans", share(total.stored, total.full), total.stored, "ours"),
         _Bar("the plans alone", share(total.plans, total.full), total.plans, "ours"),
-        *_target_bars(view.plans),
+        *_target_bars(reading_order(view)),
     ]
     widest = max((bar.nbytes for bar in bars), default=1) or 1
     height = _TOP + _ROW * len(bars) + 8
@@ -109,7 +133,9 @@ def page(view: ModelView) -> str:
     )
     headings = ("component", "target", "full engine", "shipped", "of full", "shared with others")
     head = "".join(f'<th scope="col">{heading}</th>' for heading in headings)
-    body = "".join(f"<tr>{_cells(plan)}</tr>" for plan in view.plans)
+    plans = reading_order(view)
+    rows = zip(plans, target_names(plans), strict=True)
+    body = "".join(f"<tr>{_cells(plan, target)}</tr>" for plan, target in rows)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -141,7 +167,7 @@ def _row(bar: _Bar, number: int, widest: int) -> str:
     )
 
 
-def _cells(plan: PlanView) -> str:
+def _cells(plan: PlanView, target: str) -> str:
     shared = human(plan.shared_bytes) if plan.shared_bytes else "-"
     sizes = (human(plan.engine_bytes), human(plan.plan_bytes), share(plan.plan_bytes, plan.engine_bytes), shared)
-    return "".join(f"<td>{escape(cell)}</td>" for cell in (plan.component, plan.target, *sizes))
+    return "".join(f"<td>{escape(cell)}</td>" for cell in (plan.component, target, *sizes))

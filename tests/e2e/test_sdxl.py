@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +22,7 @@ from wszoo.digest import Digest
 from wszoo.names import Ref
 
 PLUGIN = Path(__file__).parents[2] / "plugins" / "wszoo-sdxl" / "src"
+DOCS = Path(__file__).parents[2] / "docs" / "sdxl.md"
 COMPONENTS = ("text_encoder", "text_encoder_2", "unet", "vae_decoder", "vae_encoder")
 LAYER = "encoder.layers.1.mlp.fc1"
 
@@ -42,26 +47,83 @@ def source(tmp_path: Path) -> Path:
     return tiny.make(tmp_path / "tiny")
 
 
-def test_folder_to_picture(source: Path, tmp_path: Path) -> None:
-    zoo = wszoo.Zoo(tmp_path / "publisher")
-    options = {"vae-precision": "mixed", "licence": "MIT"}
-    targets = ["portable", "rtx-sm75", "rtx-sm89"]
-    report = zoo.build("sdxl", source, tag="tiny:1", targets=targets, profiles=["512"], options=options)
-    view = show(zoo.store, report.ref)
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    """A folder in which the commands of docs/sdxl.md find the plugin installed and a store of their own."""
+    info = tmp_path / "site" / "wszoo_sdxl-0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: wszoo-sdxl\nVersion: 0\n")
+    (info / "entry_points.txt").write_text("[wszoo]\nsdxl = wszoo_sdxl\n")
+    (tmp_path / "work").mkdir()
+    return tmp_path
+
+
+def run(page: Path, words: list[str]) -> str:
+    paths = [str(page / "site"), str(PLUGIN), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "WSZOO_STORE": str(page / "store")}
+    done = subprocess.run(
+        [sys.executable, *words], cwd=page / "work", env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{words}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", DOCS.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def test_a_new_user_gets_from_a_folder_to_a_picture_by_the_page(page: Path) -> None:
+    """Every command and the Python of docs/sdxl.md, in order; then what they left is looked at."""
+    commands = [line[2:] for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
+    assert len(commands) > 8
+    said = {}
+    for command in commands:
+        words = shlex.split(command)
+        said[command] = run(page, ["-m", *words] if words[0] == "wszoo" else words[1:])
+    run(page, ["-c", "\n".join(blocks("python"))])
+
+    zoo = wszoo.Zoo(page / "store")
+    _check_base(zoo)
+    _check_style(zoo)
+    _check_tuned(zoo, next(text for command, text in said.items() if "--weights-only" in command))
+    assert np.asarray(Image.open(page / "work" / "cat.png")).std() > 10
+    assert (page / "work" / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    _check_elsewhere(page)
+
+
+def _check_base(zoo: wszoo.Zoo) -> None:
+    view = show(zoo.store, Ref.parse("sdxl:1.0"))
     assert tuple(component.name for component in view.components) == COMPONENTS
     assert len(view.plans) == 15
     assert all(plan.plan_bytes < plan.engine_bytes / 2 for plan in view.plans if plan.target != "portable")
+    assert (view.options["precision"], view.options["vae_precision"]) == ("fp16", "mixed")
 
-    client = wszoo.Zoo(tmp_path / "client")
-    engines = client.pull("tiny:1", gpu="sm89", source=str(tmp_path / "publisher"))
-    for name in COMPONENTS:
-        path = engines[name].assemble()
-        assert Digest.of_file(path) == engines[name].facts.engine_digest
 
-    model = client.pull("tiny:1", gpu="none", source=str(tmp_path / "publisher"))
-    result = model.demo(["--prompt", "a cat", "--steps", "2", "-o", str(tmp_path / "cat.png")])
-    assert (result.values["height"], result.values["width"]) == (32, 32)
-    assert np.asarray(Image.open(tmp_path / "cat.png")).std() > 10
+def _check_style(zoo: wszoo.Zoo) -> None:
+    """The page's LoRA changes one weight of the unet; the VAE is another one, as there is no Turing to build for."""
+    found = {part.name: part for part in diff(zoo.store, Ref.parse("sdxl:1.0"), Ref.parse("sdxl:style")).components}
+    assert len(found["unet"].changed) == 1
+    assert not found["text_encoder"].changed
+    assert not found["text_encoder_2"].changed
+
+
+def _check_tuned(zoo: wszoo.Zoo, said: str) -> None:
+    found = {part.name: part for part in diff(zoo.store, Ref.parse("sdxl:1.0"), Ref.parse("sdxl:1.1")).components}
+    assert [name for name, part in found.items() if part.changed] == ["unet"]
+    assert found["unet"].shared_bytes > found["unet"].only_second_bytes > 0
+    actions = {tuple(line.split()[:2]): line for line in said.splitlines() if " kept " in line or " rebuilt " in line}
+    assert len(actions) == 15
+    rebuilt = {key for key, line in actions.items() if " rebuilt " in line}
+    assert rebuilt == {("unet", "rtx-sm75"), ("unet", "rtx-sm89")}
+
+
+def _check_elsewhere(page: Path) -> None:
+    """A client with an empty store gets the very plans that were built."""
+    client = wszoo.Zoo(page / "client")
+    for tag, gpu in (("sdxl:1.0", "sm75"), ("sdxl:1.1", "sm89")):
+        engines = client.pull(tag, gpu=gpu, source=str(page / "store"))
+        for name in COMPONENTS:
+            assert Digest.of_file(engines[name].assemble()) == engines[name].facts.engine_digest
 
 
 def test_a_lora_adds_only_the_tensors_that_it_changes(source: Path, tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from xml.etree import ElementTree as ET
 import msgspec
 import pytest
 
-from wszoo.describe import ModelView, PlanView
+from wszoo.describe import ComponentView, ModelView, PlanView
 from wszoo.digest import Digest
-from wszoo.report import chart, page, totals
+from wszoo.report import chart, page, reading_order, target_names, totals
 from wszoo.text import human, share
 
 ROW = PlanView(
@@ -41,6 +41,8 @@ VIEW = ModelView(
     assets=(),
     options={},
     provenance={},
+    trust=None,
+    signatures=0,
 )
 
 
@@ -60,6 +62,40 @@ def test_the_chart_is_xml_with_a_pair_of_bars_for_each_target() -> None:
 def test_bars_are_drawn_to_one_scale() -> None:
     bars = [float(rect.get("width") or 0) for rect in ET.fromstring(chart(VIEW)).iter() if "rect" in rect.tag]
     assert bars[0] == pytest.approx(bars[3] * 2, rel=1e-3)
+
+
+def test_plans_are_listed_as_people_read_them() -> None:
+    named = [
+        ("vae", "portable"),
+        ("unet", "rtx-sm120"),
+        ("vae", "rtx-sm86"),
+        ("unet", "rtx-sm75"),
+        ("unet", "portable"),
+    ]
+    plans = tuple(
+        msgspec.structs.replace(
+            ROW, component=component, target=target, kind="portable" if target == "portable" else "x"
+        )
+        for component, target in named
+    )
+    parts = tuple(
+        ComponentView(name=name, inputs=(), outputs=(), tensors=1, weight_bytes=1, graph_bytes=1)
+        for name in ("unet", "vae")
+    )
+    found = reading_order(msgspec.structs.replace(VIEW, plans=plans, components=parts))
+    assert [(plan.component, plan.target) for plan in found] == [
+        ("unet", "rtx-sm75"),
+        ("unet", "rtx-sm120"),
+        ("unet", "portable"),
+        ("vae", "rtx-sm86"),
+        ("vae", "portable"),
+    ]
+
+
+def test_profiles_tell_plans_of_one_target_apart() -> None:
+    wide, narrow = (msgspec.structs.replace(ROW, profiles=names) for names in (("1024",), ("512", "768")))
+    assert target_names([wide, SECOND, narrow]) == ["rtx-sm89 (1024)", "rtx-sm86", "rtx-sm89 (512, 768)"]
+    assert "rtx-sm89 (512, 768)" in page(msgspec.structs.replace(VIEW, plans=(wide, narrow)))
 
 
 def test_hostile_names_are_text_everywhere() -> None:

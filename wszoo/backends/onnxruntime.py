@@ -49,6 +49,7 @@ class OnnxRuntimeBackend:
         Raises:
             UsageError: a compute capability or ``+`` was given.
         """
+        spec.refuse_options()
         if spec.compute_capabilities or spec.plus:
             raise UsageError(
                 f"a portable plan is for every machine, and {str(spec)!r} names some", hint="write 'portable'"
@@ -89,12 +90,14 @@ def _ort(purpose: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - a modu
     return load_module("onnxruntime", extra="ort", purpose=purpose)
 
 
-def reference(graph: Graph, name: str = "model") -> OrtEngine:
+def reference(graph: Graph, name: str = "model", *, frugal: bool = False) -> OrtEngine:
     """A graph on the CPU, straight from where its weights lie: what exports are compared with their originals by.
 
     Args:
         graph: the network; its tensors' memory is used for as long as the engine lives.
         name: for messages.
+        frugal: for large networks in fp16: compute in as little memory as there is a way to, and slower. Otherwise ONNX
+            Runtime, which computes fp16 in fp32 on a CPU, makes an fp32 copy of every weight.
 
     Raises:
         BuildError: ONNX Runtime refuses the graph.
@@ -104,7 +107,7 @@ def reference(graph: Graph, name: str = "model") -> OrtEngine:
     from wszoo.backends.ort_session import OrtEngine
 
     try:
-        return OrtEngine(ort, name, graph, "cpu")
+        return OrtEngine(ort, name, graph, "cpu", frugal=frugal)
     except IncompatibleError as error:
         raise BuildError(error.message, hint="change the export so that every node is standard ONNX") from error
 

@@ -40,12 +40,8 @@ def check_graph(ort: Any, component: str, graph: Graph) -> None:  # noqa: ANN401
         MalformedError: the graph and its tensors do not belong together.
     """
     check_values(component, graph)
-    options = _options(ort)
-    # Optimizing folds casts of fp16 weights into fp32 copies, twice the model's size in memory, and finds no errors.
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.add_session_config_entry("session.disable_prepacking", "1")
     try:
-        _session(ort, graph, options, [_CPU])
+        _session(ort, graph, _options(ort, frugal=True), [_CPU])
     except _Refused as error:
         raise BuildError(
             f"ONNX Runtime refuses the network {component!r}: {error}",
@@ -61,20 +57,29 @@ class OrtEngine:
         component: the network's name, for messages.
         graph: the network; its tensors' memory is used for as long as the engine lives.
         device: ``cuda`` or ``cpu``; without CUDA in this ONNX Runtime the CPU is used either way.
+        frugal: take little memory and more time: weights stay as they are, and each is widened when its node runs.
 
     Raises:
         IncompatibleError: ONNX Runtime refuses the graph, or an input or output has 4-bit elements.
         MalformedError: the graph and its tensors do not belong together.
     """
 
-    def __init__(self, ort: Any, component: str, graph: Graph, device: str) -> None:  # noqa: ANN401 - the module
+    def __init__(
+        self,
+        ort: Any,  # noqa: ANN401 - the module
+        component: str,
+        graph: Graph,
+        device: str,
+        *,
+        frugal: bool = False,
+    ) -> None:
         self._ort = ort
         self._component = component
         self._graph = graph
         check_values(component, graph)
         providers = _providers(ort, device)
         try:
-            self._session, self._weights = _session(ort, graph, _options(ort), providers)
+            self._session, self._weights = _session(ort, graph, _options(ort, frugal=frugal), providers)
         except _Refused as error:
             raise IncompatibleError(
                 f"ONNX Runtime {ort.__version__} refuses the network {component!r}: {error}",
@@ -134,12 +139,20 @@ class _Refused(Exception):  # noqa: N818 - never leaves this module
     """ONNX Runtime's reason; its own exception is the cause."""
 
 
-def _options(ort: Any) -> Any:  # noqa: ANN401
+def _options(ort: Any, *, frugal: bool = False) -> Any:  # noqa: ANN401
     options = ort.SessionOptions()
     options.log_severity_level = _FATAL
     # By default (level 4) the CPU rounds activations to int8 when weights are int4, 0.5 % off in a 64 x 48 product;
     # this backend is what other plans are compared with, so it computes in the graph's own type.
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+    if frugal:
+        # Optimizing folds casts of fp16 weights into fp32 copies, twice the model's size in memory; prepacking copies
+        # weights once more; an arena never gives memory back.
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        options.enable_mem_pattern = options.enable_cpu_mem_arena = False
+        # By default all casts of weights run first, as they wait for nothing; by priority each runs when it is needed.
+        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     return options
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wszoo.cli.common import Session, common_options
-from wszoo.cli.output import echo, hint, print_facts, print_json, print_table
+from wszoo.cli.output import echo, hint, print_facts, print_json, print_table, trust_text, trust_word
 from wszoo.text import human, printable, share
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def list_command(session: Session) -> None:
         hint(f"nothing in {zoo.store.layout.root} yet: 'wszoo pull REF --from REMOTE' or 'wszoo build' fill it")
     else:
         print_table(
-            ["model", "family", "components", "plans here", "weights", "on disk"],
+            ["model", "family", "components", "plans here", "weights", "on disk", "taken on"],
             [
                 [
                     view.ref,
@@ -45,6 +45,7 @@ def list_command(session: Session) -> None:
                     ", ".join(view.targets),
                     human(view.weight_bytes),
                     human(view.stored_bytes),
+                    trust_word(view.trust),
                 ]
                 for view in views
             ],
@@ -147,6 +148,7 @@ def print_model(view: ModelView) -> None:
         [
             ("model", f"{view.ref}  ({view.family})"),
             ("index", view.index_digest),
+            ("trust", trust_text(view.trust, view.signatures)),
             ("licence", view.licence),
             ("weights", f"{human(view.weight_bytes)}, stored as {human(view.weight_stored_bytes)}"),
             ("assets", ", ".join(view.assets)),
@@ -162,13 +164,21 @@ def print_model(view: ModelView) -> None:
         for arrow, values in (("in", component.inputs), ("out", component.outputs)):
             for value in values:
                 echo(f"  {arrow:<4}{_value(value)}")
+    _print_plans(view)
+    _print_saving(view)
+
+
+def _print_plans(view: ModelView) -> None:
+    from wszoo.report import reading_order, target_names
+
+    plans = reading_order(view)
     echo()
     print_table(
         ["component", "target", "built with", "full engine", "shipped", "of full", "shared", "here"],
         [
             [
                 plan.component,
-                plan.target,
+                target,
                 f"{plan.backend} {plan.version}".strip(),
                 human(plan.engine_bytes),
                 human(plan.plan_bytes),
@@ -176,10 +186,9 @@ def print_model(view: ModelView) -> None:
                 human(plan.shared_bytes) if plan.shared_bytes else "-",
                 "yes" if plan.held else "no",
             ]
-            for plan in view.plans
+            for plan, target in zip(plans, target_names(plans), strict=True)
         ],
     )
-    _print_saving(view)
 
 
 def _print_saving(view: ModelView) -> None:

@@ -114,7 +114,10 @@ def named(names: Sequence[str]) -> str:
 
 
 def _shards(index: Path) -> list[Path]:
-    names = sorted({str(name) for name in (read_json(index).get("weight_map") or {}).values()})
+    table = read_json(index).get("weight_map") or {}
+    if not isinstance(table, dict):
+        raise MalformedError(f"{index} has a weight_map that is no object")
+    names = sorted({str(name) for name in table.values()})
     for name in names:
         if not is_portable_file_name(name):
             raise MalformedError(f"{index} lists {name!r}, which is not a file's name")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -11,10 +11,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from wszoo.names import TargetSpec
     from wszoo.progress import Progress
     from wszoo.schema.model import Value
     from wszoo.schema.plan import Profile
-    from wszoo.weights.graph import Graph
+    from wszoo.weights.apart import Graph
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class ExportRequest:
         precision: ``fp32``, ``fp16``, ``bf16``, ...; empty for the source's own.
         profiles: what the user gave with ``--profile``: a preset's name or ``input=min:opt:max`` specs, in order.
         needs_profiles: a target is built for that cannot do without profiles where inputs are dynamic.
+        targets: what will be built from the export, for families that export differently for some.
         options: the user's ``--option key=value`` pairs, checked by the family.
         scratch: an empty folder, removed after the build.
         progress: where to report anything that takes over a second.
@@ -35,9 +37,25 @@ class ExportRequest:
     precision: str = ""
     profiles: tuple[str, ...] = ()
     needs_profiles: bool = True
+    targets: tuple[TargetSpec, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
     scratch: Path
     progress: Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRequest:
+    """What is known of a build before its source has been downloaded.
+
+    Attributes:
+        precision: as in :class:`ExportRequest`, and so are the others.
+        targets: what will be built.
+        options: the user's.
+    """
+
+    precision: str = ""
+    targets: tuple[TargetSpec, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,10 +151,13 @@ class DemoResult:
     Attributes:
         values: JSON-serializable facts, printed with ``--json``.
         text: the same for people; may span lines.
+        pieces: text to show as it is made, before ``text``; the demo goes on while it is iterated, and ``values`` is
+            complete when it has ended. Empty when the demo is done.
     """
 
     values: Mapping[str, object]
     text: str
+    pieces: Iterable[str] = ()
 
 
 class Family(Protocol):
@@ -161,5 +182,28 @@ class Family(Protocol):
 
         Raises:
             UsageError: the arguments make no sense; the hint lists those that do.
+        """
+        ...
+
+
+@runtime_checkable
+class ChoosesFiles(Protocol):
+    """A family that knows which of a repository's files it needs.
+
+    For a family that does not, everything is downloaded that may be a model or a small file, but no pickles.
+    """
+
+    def choose_files(self, names: Sequence[str], request: SourceRequest) -> Sequence[str]:
+        """Choose what to download.
+
+        Args:
+            names: every file of the repository, by its path; from a stranger.
+            request: what will be built from it.
+
+        Returns:
+            Some of ``names``. What is missing is said by :meth:`Family.export`.
+
+        Raises:
+            UsageError: an option or precision that the family does not know.
         """
         ...

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from wszoo.weights.graph import Graph
 
-__all__ = ["TOLERANCES", "Comparison", "Tolerance", "compare", "export_module", "require_torch"]
+__all__ = ["TOLERANCES", "Comparison", "Tolerance", "compare", "export_module", "exporting", "require_torch"]
 
 _MAX_REASON = 300
 
@@ -78,33 +78,51 @@ def export_module(
     torch = require_torch()
     shapes = {key: dict(dynamic[key]) if dynamic and key in dynamic else None for key in example}
     path = folder / f"{name}.onnx"
+    with exporting(repr(name)):
+        program = torch.onnx.export(
+            module,
+            (),
+            kwargs=dict(example),
+            dynamic_shapes=shapes,
+            input_names=list(example),
+            output_names=list(outputs),
+            opset_version=opset,
+            dynamo=True,
+            verbose=False,
+            artifacts_dir=folder,  # reports of failures, which else land in the current folder
+        )
+        program.save(path, external_data=True)
+    graph = graph_from_file(path)
+    check_graph(graph, f"the export of {name!r}", full=True)
+    _check_dynamic(graph, dynamic or {}, name)
+    return graph
+
+
+@contextmanager
+def exporting(
+    what: str, hint: str = "this architecture may need a change in the family; the whole story is chained to this error"
+) -> Iterator[None]:
+    """Run torch's exporter without its chatter, and say what it raises in wszoo's words.
+
+    Args:
+        what: is exported, for the message.
+        hint: what to do when it cannot be.
+
+    Raises:
+        BuildError: torch cannot export it; the message has the first cause.
+        MissingExtraError: torch or onnxscript is not installed.
+    """
+    torch = require_torch()
     try:
         with torch.inference_mode(), _quiet():
-            program = torch.onnx.export(
-                module,
-                (),
-                kwargs=dict(example),
-                dynamic_shapes=shapes,
-                input_names=list(example),
-                output_names=list(outputs),
-                opset_version=opset,
-                dynamo=True,
-                verbose=False,
-                artifacts_dir=folder,  # reports of failures, which else land in the current folder
-            )
-            program.save(path, external_data=True)
+            yield
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "onnxscript", "torch", "exporting from torch") from error
     except Exception as error:  # the exporter raises its own, torch's and sympy's errors, by no common base
         cause = _innermost(error)
         raise BuildError(
-            f"torch could not export {name!r}: {type(cause).__name__}: {str(cause).strip()[:_MAX_REASON]}",
-            hint="this architecture may need a change in the family; the whole story is chained to this error",
+            f"torch could not export {what}: {type(cause).__name__}: {str(cause).strip()[:_MAX_REASON]}", hint=hint
         ) from error
-    graph = graph_from_file(path)
-    check_graph(graph, f"the export of {name!r}", full=True)
-    _check_dynamic(graph, dynamic or {}, name)
-    return graph
 
 
 def compare(
@@ -193,12 +211,14 @@ def _to_numpy(tensor: torch.Tensor) -> NDArray[np.generic]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     # torch's exporter warns about optional packages and its own deprecations; what matters is raised or compared.
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,6 +10,7 @@ from wszoo_sdxl.family import SdxlFamily
 
 from wszoo.errors import BuildError, IncompatibleError, NotFoundError, StorageError, UsageError
 from wszoo.families import resources
+from wszoo.names import TargetSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +34,26 @@ def test_wrong_options_are_usage_errors(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         SdxlFamily().export(request_for(base, **options))
+
+
+@pytest.mark.parametrize(
+    ("targets", "precision"),
+    [
+        ((), "fp32"),
+        (("portable", "rtx-sm86", "rtx-sm120"), "fp32"),
+        (("rtx-sm75", "rtx-sm86", "portable"), "mixed"),
+        (("rtx-sm75-sm86",), "mixed"),
+    ],
+)
+def test_the_vae_is_fp32_unless_turing_is_among_the_targets(
+    base: Path, request_for: Requests, targets: tuple[str, ...], precision: str
+) -> None:
+    specs = tuple(map(TargetSpec.parse, targets))
+    for options in ({}, {"vae_precision": "auto"}):
+        request = replace(request_for(base, **options), targets=specs)
+        assert SdxlFamily().export(request).options["vae_precision"] == precision
+    request = replace(request_for(base, vae_precision="fp32"), targets=specs)
+    assert SdxlFamily().export(request).options["vae_precision"] == "fp32"
 
 
 def test_unknown_profile_is_known_before_anything_is_loaded(base: Path, request_for: Requests) -> None:
@@ -65,16 +87,6 @@ def test_too_little_disk_is_known_before_anything(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1 << 20))
     with pytest.raises(StorageError, match="bytes are needed to export"):
         SdxlFamily().export(request_for(base, components="unet"))
-
-
-def test_unknown_memory_refuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resources, "available_memory", lambda: None)
-    resources.require_memory(1 << 60, "dream")
-
-
-def test_available_memory_is_plausible() -> None:
-    available = resources.available_memory()
-    assert available is None or 1 << 20 < available < 1 << 45
 
 
 def test_lora_for_a_network_that_is_not_there_or_not_built(

@@ -45,6 +45,19 @@ def test_packed_int4_weights_work_too() -> None:
     np.testing.assert_array_equal(y, values * np.float32(0.5))
 
 
+def test_the_frugal_reference_computes_the_same() -> None:
+    values = np.linspace(-3, 3, 256).astype(np.float16)
+    nodes = [
+        helper.make_node("Cast", ["x"], ["h"], to=TensorProto.FLOAT16),
+        helper.make_node("Mul", ["h", "w"], ["m"]),
+        helper.make_node("Cast", ["m"], ["y"], to=TensorProto.FLOAT),
+    ]
+    graph = graph_from_model(model(numpy_helper.from_array(values, "w"), nodes, 17))
+    x = np.linspace(0, 1, 256, dtype=np.float32)
+    usual, frugal = (reference(graph, frugal=sparing)(x=x)["y"] for sparing in (False, True))
+    np.testing.assert_array_equal(frugal, usual)
+
+
 def test_graph_that_onnx_runtime_refuses_is_a_build_error() -> None:
     weight = numpy_helper.from_array(np.zeros(256, np.float32), "w")
     graph = graph_from_model(model(weight, [helper.make_node("NoSuchOperator", ["x", "w"], ["y"])], 17))

@@ -1,22 +1,21 @@
 """Comparing an export with torch without a second copy of the weights, so that the full size is compared too.
 
-ONNX Runtime on a CPU computes fp16 in fp32, and its optimizer folds every weight into an fp32 copy: 10 GB for the unet.
-Without optimizer each weight is widened when its node runs, and dropped. The truth, torch in fp32, is had the same
-way: the fp16 module itself, with each operation's operands widened when it runs.
+ONNX Runtime's side is the frugal reference, which widens each weight when its node runs, and drops it. The truth, torch
+in fp32, is had the same way: the fp16 module itself, with each operation's operands widened when it runs.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import onnx
 
-from wszoo.backends.initializers import split
-from wszoo.errors import BuildError
+from wszoo.backends.onnxruntime import reference
 from wszoo.families.compare import TOLERANCES, Comparison, Tolerance, compare_outputs
 from wszoo.families.torch_export import require_torch
-from wszoo.weights.graph import Graph
+from wszoo.weights.apart import Graph
 from wszoo.weights.tensor import DTYPES, Tensor, dtype_of
 from wszoo_sdxl.components import to_torch
 from wszoo_sdxl.libraries import require
@@ -27,7 +26,9 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-_LOG_FATAL = 4
+    from wszoo.schema.model import Value
+
+NARROW, WIDE = DTYPES["bfloat16"], DTYPES["float32"]
 
 
 def compare(
@@ -56,7 +57,8 @@ def compare(
     """
     tolerance: Tolerance = TOLERANCES["fp16" if precision == "mixed" else precision]
     result = Comparison(tolerance=tolerance)
-    run = _session(widened(graph) if precision == "bf16" else graph, name)
+    ours = widened(graph) if precision == "bf16" else graph
+    run, dtypes = reference(ours, name, frugal=True), {value.name: dtype_of(value.dtype).numpy for value in ours.inputs}
     outputs = [value.name for value in graph.outputs]
     for case in cases:
         theirs, noise = _torch(module, case, outputs, wide=False), {}
@@ -64,7 +66,8 @@ def compare(
             exact = _torch(module, case, outputs, wide=True)
             noise = {key: float(np.abs(theirs[key] - exact[key]).max(initial=0)) for key in outputs}
             theirs = exact
-        result = compare_outputs(result, run(case), theirs, name, noise=noise)
+        found = run(**{key: array.astype(dtypes[key]) for key, array in case.items()})
+        result = compare_outputs(result, found, theirs, name, noise=noise)
     result.require_meaning(name)
     return result
 
@@ -112,78 +115,46 @@ def _wide_mode() -> Any:  # noqa: ANN401 - a class of torch's, which is imported
     return Wide()
 
 
-def _session(graph: Graph, name: str) -> Callable[[Mapping[str, NDArray[Any]]], dict[str, NDArray[Any]]]:
-    ort = require("onnxruntime", "export")
-    options = ort.SessionOptions()
-    options.log_severity_level = _LOG_FATAL
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.add_session_config_entry("session.disable_prepacking", "1")
-    options.enable_mem_pattern = options.enable_cpu_mem_arena = False  # an arena never gives memory back
-    # By default all casts of weights come first, as they wait for nothing; by priority each comes when it is needed.
-    options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
-    proto, tensors = split(graph)
-    weights = [_weight(ort, tensor) for tensor in tensors]
-    options.add_external_initializers([tensor.name for tensor in tensors], weights)
-    try:
-        session = ort.InferenceSession(proto, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's classes have no base in common
-        raise BuildError(f"ONNX Runtime refuses {name!r}: {error}") from error
-    names = [value.name for value in graph.outputs]
-    dtypes = {value.name: dtype_of(value.dtype).numpy for value in graph.inputs}
-
-    def run(case: Mapping[str, NDArray[Any]], _kept: object = weights) -> dict[str, NDArray[Any]]:
-        try:
-            found = session.run(names, {key: array.astype(dtypes[key]) for key, array in case.items()})
-        except Exception as error:  # as above
-            raise BuildError(f"ONNX Runtime failed to run {name!r}: {error}") from error
-        return dict(zip(names, found, strict=True))
-
-    return run
-
-
-def _weight(ort: Any, tensor: Tensor) -> Any:  # noqa: ANN401 - onnxruntime ships no types
-    plain = tensor.array().view(f"u{tensor.dtype.bits // 8}")  # where it lies, in types that onnxruntime can name
-    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(plain, tensor.dtype.onnx)
-
-
 def widened(graph: Graph) -> Graph:
     """The same graph with fp32 wherever it has bf16, which ONNX Runtime's CPU kernels do not know."""
     model = onnx.ModelProto.FromString(graph.proto)
-    narrow, wide = DTYPES["bfloat16"], DTYPES["float32"]
     for init in model.graph.initializer:
-        if init.data_type == narrow.onnx:
-            if init.raw_data:
-                init.raw_data = np.frombuffer(init.raw_data, narrow.numpy).astype(np.float32).tobytes()
-            init.data_type = wide.onnx
+        _widen_initializer(init)
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
-        if value.type.tensor_type.elem_type == narrow.onnx:
-            value.type.tensor_type.elem_type = wide.onnx
+        if value.type.tensor_type.elem_type == NARROW.onnx:
+            value.type.tensor_type.elem_type = WIDE.onnx
     for node in model.graph.node:
         for attribute in node.attribute:
-            if attribute.name in {"to", "dtype"} and attribute.i == narrow.onnx:
-                attribute.i = wide.onnx
-            if attribute.HasField("t") and attribute.t.data_type == narrow.onnx:
-                numbers = onnx.numpy_helper.to_array(attribute.t).astype(np.float32)
-                attribute.t.CopyFrom(onnx.numpy_helper.from_array(numbers, attribute.t.name))
-    values = {"bfloat16": "float32"}
-    return Graph(
-        model.SerializeToString(),
-        tuple(_wide_tensor(tensor) for tensor in graph.tensors),
-        *(
-            tuple(
-                type(value)(name=value.name, dtype=values.get(value.dtype, value.dtype), shape=value.shape)
-                for value in side
-            )
-            for side in (graph.inputs, graph.outputs)
-        ),
-    )
+            _widen_attribute(attribute)
+    tensors = tuple(_wide_tensor(tensor) for tensor in graph.tensors)
+    inputs, outputs = (tuple(map(_wide_value, side)) for side in (graph.inputs, graph.outputs))
+    return Graph(model.SerializeToString(), tensors, inputs, outputs)
+
+
+def _widen_initializer(init: onnx.TensorProto) -> None:
+    if init.data_type == NARROW.onnx:
+        if init.raw_data:
+            init.raw_data = np.frombuffer(init.raw_data, NARROW.numpy).astype(np.float32).tobytes()
+        init.data_type = WIDE.onnx
+
+
+def _widen_attribute(attribute: onnx.AttributeProto) -> None:
+    if attribute.name in {"to", "dtype"} and attribute.i == NARROW.onnx:
+        attribute.i = WIDE.onnx
+    if attribute.HasField("t") and attribute.t.data_type == NARROW.onnx:
+        numbers = onnx.numpy_helper.to_array(attribute.t).astype(np.float32)
+        attribute.t.CopyFrom(onnx.numpy_helper.from_array(numbers, attribute.t.name))
+
+
+def _wide_value(value: Value) -> Value:
+    return msgspec.structs.replace(value, dtype=WIDE.name) if value.dtype == NARROW.name else value
 
 
 def _wide_tensor(tensor: Tensor) -> Tensor:
-    if tensor.dtype.name != "bfloat16":
+    if tensor.dtype.name != NARROW.name:
         return tensor
 
     def load() -> NDArray[np.uint8]:
         return tensor.array().astype(np.float32).reshape(-1).view(np.uint8)
 
-    return Tensor(tensor.name, DTYPES["float32"], tensor.shape, load)
+    return Tensor(tensor.name, WIDE, tensor.shape, load)

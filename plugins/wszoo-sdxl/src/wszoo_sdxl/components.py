@@ -13,7 +13,7 @@ from wszoo.schema.model import Value
 from wszoo.weights.tensor import dtype_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import torch
     from numpy.typing import NDArray
@@ -151,6 +151,19 @@ def _noise(generator: np.random.Generator, value: Value, shape: Shape, sizes: Ma
 
 def wrap(component: str, module: torch.nn.Module) -> torch.nn.Module:
     """A module whose ``forward`` has the component's inputs as arguments and its outputs, in order, as results."""
+    forward: dict[str, Callable[..., object]] = {
+        "text_encoder": _text,
+        "text_encoder_2": _text_2,
+        "unet": _unet,
+        "vae_decoder": _decoder,
+        "vae_encoder": _encoder,
+    }
+    made: torch.nn.Module = _wrapper(module, forward[component]).eval()
+    return made
+
+
+def _wrapper(module: torch.nn.Module, function: Callable[..., object]) -> torch.nn.Module:
+    """``function`` as the ``forward`` of a module that holds another, which is the function's first argument."""
     library = require_torch()
 
     class Wrapper(library.nn.Module):  # type: ignore[misc,name-defined]  # torch is imported only when it is needed
@@ -158,42 +171,47 @@ def wrap(component: str, module: torch.nn.Module) -> torch.nn.Module:
             super().__init__()
             self.model = module
 
-    class Text(Wrapper):
-        def forward(self, input_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            found = self.model(input_ids, output_hidden_states=True)
-            second = found.text_embeds if component == "text_encoder_2" else found.last_hidden_state
-            return found.hidden_states[-2], second
-
-    class Unet(Wrapper):
-        def forward(
-            self,
-            sample: torch.Tensor,
-            timestep: torch.Tensor,
-            encoder_hidden_states: torch.Tensor,
-            text_embeds: torch.Tensor,
-            time_ids: torch.Tensor,
-        ) -> torch.Tensor:
-            # Inside, text_embeds meets sinusoids that are always fp32. torch's concat promotes silently; the exported
-            # Concat would have two element types, which TensorRT's parser refuses. The promotion made plain:
-            added = {"text_embeds": text_embeds.float(), "time_ids": time_ids}
-            found: tuple[torch.Tensor, ...] = self.model(
-                sample, timestep, encoder_hidden_states, added_cond_kwargs=added, return_dict=False
-            )
-            return found[0]
-
-    class Decoder(Wrapper):
-        def forward(self, latents: torch.Tensor) -> torch.Tensor:
-            found: torch.Tensor = self.model.decode(latents, return_dict=False)[0]
-            return found
-
-    class Encoder(Wrapper):
-        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-            found: torch.Tensor = self.model.encode(pixels, return_dict=False)[0].parameters
-            return found
-
-    kinds = {"unet": Unet, "vae_decoder": Decoder, "vae_encoder": Encoder}
-    made: torch.nn.Module = kinds.get(component, Text)().eval()
+    # The exporter reads the arguments' names from forward's signature, so it has to be the function itself.
+    Wrapper.forward = function
+    made: torch.nn.Module = Wrapper()
     return made
+
+
+def _text(self: Any, input_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: ANN401 - a Wrapper
+    found = self.model(input_ids, output_hidden_states=True)
+    return found.hidden_states[-2], found.last_hidden_state
+
+
+def _text_2(self: Any, input_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: ANN401
+    found = self.model(input_ids, output_hidden_states=True)
+    return found.hidden_states[-2], found.text_embeds
+
+
+def _unet(  # noqa: PLR0917 - the network's inputs
+    self: Any,  # noqa: ANN401
+    sample: torch.Tensor,
+    timestep: torch.Tensor,
+    encoder_hidden_states: torch.Tensor,
+    text_embeds: torch.Tensor,
+    time_ids: torch.Tensor,
+) -> torch.Tensor:
+    # Inside, text_embeds meets sinusoids that are always fp32. torch's concat promotes silently; the exported Concat
+    # would have two element types, which TensorRT's parser refuses. The promotion made plain:
+    added = {"text_embeds": text_embeds.float(), "time_ids": time_ids}
+    found: tuple[torch.Tensor, ...] = self.model(
+        sample, timestep, encoder_hidden_states, added_cond_kwargs=added, return_dict=False
+    )
+    return found[0]
+
+
+def _decoder(self: Any, latents: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
+    found: torch.Tensor = self.model.decode(latents, return_dict=False)[0]
+    return found
+
+
+def _encoder(self: Any, pixels: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
+    found: torch.Tensor = self.model.encode(pixels, return_dict=False)[0].parameters
+    return found
 
 
 def to_torch(array: NDArray[Any]) -> torch.Tensor:

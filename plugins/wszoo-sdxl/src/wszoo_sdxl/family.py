@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import gc
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from wszoo.errors import BuildError, UsageError
 from wszoo.families.protocol import DemoResult, Export, ExportedComponent
+from wszoo.families.provenance import library_versions
 from wszoo.families.resources import require_memory
 from wszoo.families.sources import check_options
 from wszoo.store.files import check_room
 from wszoo_sdxl import components as parts
+from wszoo_sdxl import download, lora, presets, recipe
 from wszoo_sdxl import layout as layouts
-from wszoo_sdxl import lora, presets, recipe
 from wszoo_sdxl.load import files_of, load
 from wszoo_sdxl.tensors import count_numbers, precisions
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
     import torch
 
-    from wszoo.families.protocol import ExportRequest, PulledModel
+    from wszoo.families.protocol import ExportRequest, PulledModel, SourceRequest
     from wszoo.progress import Progress
     from wszoo.schema.model import Value
-    from wszoo.weights.graph import Graph
+    from wszoo.weights.apart import Graph
     from wszoo_sdxl.components import Shape
 
 OPTIONS = {
     "components": "which to build, with commas between: text_encoder,text_encoder_2,unet,vae_decoder,vae_encoder",
-    "vae-precision": "fp32 (the default), mixed (attention in fp16, for sm75), bf16, or fp16 (most overflow)",
+    "vae-precision": "auto (the default: mixed if sm75 is a target, else fp32), fp32, mixed, bf16, or fp16",
     "lora": "FILE[:SCALE], with commas between several: merged into the weights",
     "compare": "'no' publishes without comparing with torch",
     "licence": "an SPDX expression, such as MIT or OpenRAIL++",
@@ -40,6 +40,8 @@ LIBRARIES = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnxru
 BASE_MEMORY = 3 << 29  # torch, the exporter, and a graph of 10,000 nodes: 1.5 GB when SDXL's unet is exported
 BF16_OPSET = 22  # the first whose Conv takes bf16
 VAE = ("fp32", "mixed", "bf16", "fp16")
+NETWORK = ("fp16", "fp32")
+TURING = "7.5"  # TensorRT-RTX has no fp32 matrix product for it
 SIZES = {"fp32": 4, "mixed": 4, "fp16": 2, "bf16": 2}  # bytes to a number
 
 
@@ -67,8 +69,19 @@ class SdxlFamily:
             assets={**layouts.assets(job.layout), recipe.ASSET: recipe.encode(job.layout)},
             licence=request.options.get("licence", ""),
             options=job.record,
-            provenance=_provenance(),
+            provenance=library_versions(LIBRARIES),
         )
+
+    def choose_files(self, names: Sequence[str], request: SourceRequest) -> Sequence[str]:
+        """Of a repository: the configs, and each network's weights in the variant that it is exported from.
+
+        Raises:
+            UsageError: an option or precision that the family does not know.
+        """
+        check_options(request.options, OPTIONS)
+        network, vae = _precisions(request)
+        precisions = {name: vae if name.startswith("vae") else network for name in layouts.COMPONENTS}
+        return download.choose(names, precisions, request.options.get("components", ""))
 
     def demo(self, model: PulledModel, arguments: Sequence[str], progress: Progress) -> DemoResult:
         """Draw pictures.
@@ -91,8 +104,7 @@ class _Job:
         options = request.options
         self.request = request
         self.layout = layouts.read_layout(request.source, options.get("components", ""))
-        self.precision = _precision(request.precision or "fp16", "--precision", ("fp16", "fp32"))
-        self.vae = _precision(options.get("vae-precision", "fp32"), "--option vae-precision", VAE)
+        self.precision, self.vae = _precisions(request)
         self.loras = lora.parse(options.get("lora", ""))
         self.compared = _yes(options.get("compare", "yes"))
         self.shapes = {name: self._shape(name) for name in self.layout.components}
@@ -200,6 +212,17 @@ def _export(name: str, module: torch.nn.Module, inputs: Sequence[Value], example
     )
 
 
+def _precisions(request: ExportRequest | SourceRequest) -> tuple[str, str]:
+    """Of the text encoders and the unet, and of the VAE."""
+    vae = request.options.get("vae-precision", "auto")
+    if vae == "auto":
+        vae = "mixed" if any(TURING in target.compute_capabilities for target in request.targets) else "fp32"
+    return (
+        _precision(request.precision or "fp16", "--precision", NETWORK),
+        _precision(vae, "--option vae-precision", ("auto", *VAE)),
+    )
+
+
 def _precision(text: str, flag: str, known: Sequence[str]) -> str:
     if text not in known:
         raise UsageError(f"{flag}: no precision {text!r}", hint=f"the family 'sdxl' knows {', '.join(known)} there")
@@ -210,13 +233,3 @@ def _yes(text: str) -> bool:
     if text not in {"yes", "no"}:
         raise UsageError(f"--option compare={text!r} is neither yes nor no")
     return text == "yes"
-
-
-def _provenance() -> dict[str, str]:
-    found = {}
-    for package in LIBRARIES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # vendored, or on the path without its metadata
-            found[package] = "unknown"
-    return found

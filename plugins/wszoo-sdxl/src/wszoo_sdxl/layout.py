@@ -37,9 +37,9 @@ CLASSES = {
 }
 SCHEDULER = "scheduler.scheduler_config.json"
 
-_INDEX = "model_index.json"
+INDEX = "model_index.json"
 _PIPELINE = "StableDiffusionXL"
-_TOKENIZER_FILES = (
+TOKENIZER_FILES = (
     "vocab.json",
     "merges.txt",
     "tokenizer_config.json",
@@ -95,11 +95,11 @@ def read_layout(folder: Path, wanted: str = "") -> Layout:
         BuildError: another pipeline, or a network of another class.
     """
     _check_folder(folder)
-    index = read_json(folder / _INDEX)
+    index = read_json(folder / INDEX)
     pipeline = str(index.get("_class_name", ""))
     if not pipeline.startswith(_PIPELINE):
         raise BuildError(
-            f"{folder / _INDEX} is of a {pipeline or 'pipeline without a name'}, not of Stable Diffusion XL",
+            f"{folder / INDEX} is of a {pipeline or 'pipeline without a name'}, not of Stable Diffusion XL",
             hint=f"the family 'sdxl' takes {_PIPELINE}Pipeline and its relatives: base, refiner, Turbo, fine-tunes",
         )
     components = _choose(index, wanted)
@@ -121,7 +121,7 @@ def assets(layout: Layout) -> dict[str, bytes]:
     """
     found = {SCHEDULER: read_asset(layout.folder / "scheduler" / "scheduler_config.json")}
     for part in (part for part in ("tokenizer", "tokenizer_2") if layout.has(part)):
-        paths = [layout.folder / part / name for name in _TOKENIZER_FILES]
+        paths = [layout.folder / part / name for name in TOKENIZER_FILES]
         files = {f"{part}.{path.name}": read_asset(path) for path in paths if path.is_file()}
         if f"{part}.tokenizer.json" not in files and f"{part}.vocab.json" not in files:
             raise NotFoundError(f"{layout.folder / part} holds neither tokenizer.json nor vocab.json")
@@ -131,7 +131,7 @@ def assets(layout: Layout) -> dict[str, bytes]:
 
 
 def _check_folder(folder: Path) -> None:
-    if (folder / _INDEX).is_file():
+    if (folder / INDEX).is_file():
         return
     hint = "convert it with diffusers: StableDiffusionXLPipeline.from_single_file(FILE).save_pretrained(FOLDER)"
     if folder.is_file():
@@ -142,9 +142,9 @@ def _check_folder(folder: Path) -> None:
             hint="get the model as safetensors, in diffusers' layout",
         )
     if not folder.is_dir():
-        raise NotFoundError(f"no such folder: {folder}", hint=f"give the folder that holds {_INDEX}")
+        raise NotFoundError(f"no such folder: {folder}", hint=f"give the folder that holds {INDEX}")
     refuse_pickles(folder)
-    raise NotFoundError(f"no {_INDEX} in {folder}", hint=f"give a folder in diffusers' layout, or {hint}")
+    raise NotFoundError(f"no {INDEX} in {folder}", hint=f"give a folder in diffusers' layout, or {hint}")
 
 
 def _choose(index: Mapping[str, Any], wanted: str) -> tuple[str, ...]:
@@ -157,7 +157,7 @@ def _choose(index: Mapping[str, Any], wanted: str) -> tuple[str, ...]:
             raise NotFoundError(f"the model has no {name}", hint=f"it has {', '.join(there)}")
     for name in ("text_encoder_2", "unet", "vae_decoder"):
         if name not in there:
-            raise BuildError(f"{_INDEX} names no {folder_of(name)}, without which there is no SDXL")
+            raise BuildError(f"{INDEX} names no {folder_of(name)}, without which there is no SDXL")
     return tuple(name for name in there if name in names or not names)
 
 
@@ -166,13 +166,11 @@ def _config(folder: Path, index: Mapping[str, Any], part: str) -> dict[str, Any]
     if kind != CLASSES[part]:
         raise BuildError(f"{part} is a {kind}; the family 'sdxl' exports {CLASSES[part]}")
     if not (folder / part).is_dir():
-        raise NotFoundError(
-            f"{folder} has no folder {part}, which its {_INDEX} names", hint="download all of the model"
-        )
+        raise NotFoundError(f"{folder} has no folder {part}, which its {INDEX} names", hint="download all of the model")
     config = read_json(folder / part / "config.json")
     named = str(config.get("_class_name") or kind)
     if named != kind:
-        raise BuildError(f"{folder / part / 'config.json'} is of a {named}, and {_INDEX} says {kind}")
+        raise BuildError(f"{folder / part / 'config.json'} is of a {named}, and {INDEX} says {kind}")
     return config
 
 

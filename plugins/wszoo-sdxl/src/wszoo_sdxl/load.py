@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 # fp16 weights come from an fp16 variant where there is one: half of what has to be read. A network in more takes the
 # full ones if it can.
-_VARIANTS = {"fp16": ("fp16", ""), "fp32": ("", "fp16"), "mixed": ("", "fp16"), "bf16": ("bf16", "", "fp16")}
+VARIANTS = {"fp16": ("fp16", ""), "fp32": ("", "fp16"), "mixed": ("", "fp16"), "bf16": ("bf16", "", "fp16")}
 _POSITIONS = "position_ids"  # 0, 1, 2, ...: a buffer, which old checkpoints hold and new ones do not
 _TEXT_PREFIX = "text_model."
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -43,9 +43,12 @@ def files_of(layout: Layout, component: str, precision: str) -> list[Path]:
     Raises:
         NotFoundError, UsageError, MalformedError: see :func:`weight_files`.
     """
-    part = folder_of(component)
-    stem = "model" if part.startswith("text") else "diffusion_pytorch_model"
-    return weight_files(layout.folder / part, stem, _VARIANTS[precision])
+    return weight_files(layout.folder / folder_of(component), stem_of(component), VARIANTS[precision])
+
+
+def stem_of(component: str) -> str:
+    """How the names of its weight files begin: transformers and diffusers differ."""
+    return "model" if component.startswith("text") else "diffusion_pytorch_model"
 
 
 def load(layout: Layout, component: str, precision: str, loras: Sequence[Lora], *, any_type: bool = False) -> Any:  # noqa: ANN401
@@ -100,26 +103,33 @@ def _fill(
     changes: Mapping[str, Sequence[Delta]],
     component: str,
 ) -> None:
-    wanted = dict(module.named_parameters())
-    persistent = module.state_dict().keys()
-    wanted |= {name: buffer for name, buffer in module.named_buffers() if name in persistent}
+    wanted = _wanted(module)
     todo, unexpected, mismatched, broken = dict(wanted), [], [], []
     for key, tensor in _tensors(files):
         name = _name(key, wanted)
         if name not in wanted:
-            if not key.endswith(_POSITIONS):
-                unexpected.append(key)
+            unexpected += [] if key.endswith(_POSITIONS) else [key]
             continue
         shaped = tensor.reshape(wanted[name].shape) if _OLD.fullmatch(key) else tensor
         if shaped.shape != wanted[name].shape:
             mismatched.append(f"{key} {list(shaped.shape)} instead of {list(wanted[name].shape)}")
             continue
         made = _converted(shaped, dtype, changes.get(name, ()), name)
-        if not bool(made.isfinite().all()):
-            broken.append(name)
+        broken += [] if bool(made.isfinite().all()) else [name]
         _assign(module, name, made)
         todo.pop(name, None)
     check_keys(todo, unexpected, mismatched, component)
+    _check_finite(broken, component)
+
+
+def _wanted(module: Any) -> dict[str, Any]:  # noqa: ANN401
+    """The tensors that a checkpoint of a module holds."""
+    persistent = module.state_dict().keys()
+    buffers = {name: buffer for name, buffer in module.named_buffers() if name in persistent}
+    return {**dict(module.named_parameters()), **buffers}
+
+
+def _check_finite(broken: Sequence[str], component: str) -> None:
     if broken:
         raise BuildError(
             f"these weights of {component} hold NaN or infinity: {named(broken)}",

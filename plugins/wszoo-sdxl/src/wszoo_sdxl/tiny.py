@@ -1,6 +1,6 @@
 """A tiny SDXL with seeded weights and tokenizers of single letters: for tests, and for trying every command out.
 
-    python -m wszoo_sdxl.tiny FOLDER [--kind base|refiner|turbo] [--lora FILE]
+    python -m wszoo_sdxl.tiny FOLDER [--kind base|refiner|turbo] [--tuned] [--lora FILE]
 
 It has the architecture of the real one, all five networks, in a size that builds in a minute and draws coloured noise.
 """
@@ -64,7 +64,15 @@ SCHEDULER: dict[str, Any] = {
 }
 
 
-def make(folder: Path, kind: str = "base", *, seed: int = SEED, precision: str = "fp32", variant: str = "") -> Path:
+def make(
+    folder: Path,
+    kind: str = "base",
+    *,
+    seed: int = SEED,
+    precision: str = "fp32",
+    variant: str = "",
+    tuned: bool = False,
+) -> Path:
     """Write a tiny model in diffusers' layout.
 
     Args:
@@ -73,34 +81,49 @@ def make(folder: Path, kind: str = "base", *, seed: int = SEED, precision: str =
         seed: for the weights.
         precision: of the weights that are saved: ``fp32`` or ``fp16``.
         variant: for the files' names, such as ``fp16``; empty for none.
+        tuned: with other weights in the unet's attention, as a fine-tune leaves them.
 
     Returns:
         ``folder``.
     """
     torch = require_torch()
-    diffusers = require("diffusers", "export")
     refiner = kind == "refiner"
     dtype = {"fp32": torch.float32, "fp16": torch.float16}[precision]
     networks = _networks(refiner)
     for number, network in enumerate(networks.values()):
         fill(network, seed + number)
         network.to(dtype)
-    scheduler = diffusers.EulerDiscreteScheduler(**SCHEDULER)
-    if kind == "turbo":
-        scheduler = diffusers.EulerAncestralDiscreteScheduler(**{**SCHEDULER, "timestep_spacing": "trailing"})
-    absent = {"text_encoder": None, "tokenizer": None} if refiner else {}
-    for name in ("tokenizer", "tokenizer_2")[refiner:]:
+    if tuned:
+        tune(networks["unet"])
+    for name in _tokenizers(refiner):
         write_tokenizer(folder / name, pad="!" if name == "tokenizer_2" else "<|endoftext|>")
-    pipeline = (diffusers.StableDiffusionXLImg2ImgPipeline if refiner else diffusers.StableDiffusionXLPipeline)(
-        **networks,
-        **{name: read_tokenizer(folder / name) for name in ("tokenizer", "tokenizer_2")[refiner:]},
-        **absent,
-        scheduler=scheduler,
-        force_zeros_for_empty_prompt=not refiner,
-        **({"requires_aesthetics_score": True} if refiner else {}),
-    )
+    tokenizers = {name: read_tokenizer(folder / name) for name in _tokenizers(refiner)}
+    pipeline = _pipeline(kind, {**networks, **tokenizers})
     pipeline.save_pretrained(folder, safe_serialization=True, variant=variant or None)
     return folder
+
+
+def _tokenizers(refiner: bool) -> tuple[str, ...]:
+    return ("tokenizer_2",) if refiner else ("tokenizer", "tokenizer_2")
+
+
+def _pipeline(kind: str, parts: dict[str, Any]) -> Any:  # noqa: ANN401 - diffusers' own
+    diffusers = require("diffusers", "export")
+    if kind == "turbo":
+        turbo = {**SCHEDULER, "timestep_spacing": "trailing"}
+        scheduler = diffusers.EulerAncestralDiscreteScheduler(**turbo)
+    else:
+        scheduler = diffusers.EulerDiscreteScheduler(**SCHEDULER)
+    if kind != "refiner":
+        return diffusers.StableDiffusionXLPipeline(**parts, scheduler=scheduler)
+    return diffusers.StableDiffusionXLImg2ImgPipeline(
+        **parts,
+        text_encoder=None,
+        tokenizer=None,
+        scheduler=scheduler,
+        requires_aesthetics_score=True,
+        force_zeros_for_empty_prompt=False,
+    )
 
 
 def make_lora(path: Path, *, seed: int = SEED) -> Path:
@@ -164,6 +187,13 @@ def fill(module: Any, seed: int) -> None:  # noqa: ANN401 - a torch module
     module.eval()
 
 
+def tune(unet: Any) -> None:  # noqa: ANN401 - a torch module
+    """Change the weights of a unet's attention, and nothing else, by an eighth."""
+    for name, parameter in unet.named_parameters():
+        if ".attn" in name:
+            parameter.data.mul_(1.125)
+
+
 def _networks(refiner: bool) -> dict[str, Any]:
     diffusers, transformers = require("diffusers", "export"), require("transformers", "export")
     words = vocabulary()
@@ -192,11 +222,23 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kind", choices=["base", "refiner", "turbo"], default="base")
+    parser.add_argument("--tuned", action="store_true", help="as a fine-tune of the unet's attention would be")
     parser.add_argument("--lora", type=Path, metavar="FILE", help="also write a LoRA for it")
     options = parser.parse_args()
-    make(options.folder, options.kind)
+    _quiet()
+    make(options.folder, options.kind, tuned=options.tuned)
+    print(f"wrote {options.folder}")  # noqa: T201 - a program's output
     if options.lora:
         make_lora(options.lora)
+        print(f"wrote {options.lora}")  # noqa: T201
+
+
+def _quiet() -> None:
+    """No progress bars and advice of libraries: they are not about this program's use of them."""
+    for library in ("diffusers", "transformers"):
+        logging = require(f"{library}.utils.logging", "export")
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,65 @@
+"""One file of tensors that an export has computed: written one after the other, mapped when they are needed.
+
+Weights that are converted or quantized are made once and would fill the memory if they were kept there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wszoo.store.files import storage_errors
+from wszoo.weights.tensor import Tensor
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from wszoo.buffers import Bytes
+    from wszoo.weights.tensor import DType
+
+_ALIGNED = 64  # bytes: what ONNX Runtime's and NumPy's kernels load at once
+
+
+class Spool:
+    """Appends tensors to a file.
+
+    Args:
+        path: does not exist yet; must outlive the tensors.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._end = 0
+
+    def add(self, name: str, dtype: DType, shape: tuple[int, ...], array: NDArray[Any]) -> Tensor:
+        """Write an array's bytes, and give them back as a tensor that is mapped from the file.
+
+        Args:
+            name: the tensor's.
+            dtype: its element type; 4-bit types come packed.
+            shape: its dimensions in elements.
+            array: as many bytes as that takes.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
+        flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        if flat.nbytes != dtype.nbytes(shape):
+            raise ValueError(f"{name}: {flat.nbytes} bytes for {dtype.name} {shape}")
+        start = -(-self._end // _ALIGNED) * _ALIGNED
+        with storage_errors(f"write {flat.nbytes} bytes of weights to {self._path}"), self._path.open("ab") as file:
+            file.write(bytes(start - self._end))
+            file.write(flat.data)
+        self._end = start + flat.nbytes
+        return self._tensor(name, dtype, shape, start)
+
+    def _tensor(self, name: str, dtype: DType, shape: tuple[int, ...], start: int) -> Tensor:
+        size = dtype.nbytes(shape)
+
+        def load() -> Bytes:
+            return np.asarray(np.memmap(self._path, np.uint8, "r", start, (size,))) if size else np.zeros(0, np.uint8)
+
+        return Tensor(name, dtype, shape, load)
