@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wszoo.assemble import assemble
-from wszoo.errors import NotFoundError
+from wszoo.assemble import Keep, assemble
+from wszoo.errors import IncompatibleError, NotFoundError
+from wszoo.export import Exported, Options, chosen_from, export
 from wszoo.plugins import registry
 from wszoo.store.documents import read_asset
+from wszoo.trust.record import decision_about
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from wszoo.backends.protocol import Assembled, Engine
     from wszoo.families.protocol import DemoResult
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from wszoo.pull import Selection
     from wszoo.resolver import Resolution
     from wszoo.schema.facts import PlanFacts
+    from wszoo.schema.trust import Decision
     from wszoo.store.documents import PlanDocument
     from wszoo.store.store import Store
 
@@ -32,13 +36,16 @@ class Model:
         store: holds it.
         selection: the plans that were chosen.
         progress: gets told about assembling and demos.
+        keep: what stays on the disk.
     """
 
-    def __init__(self, store: Store, selection: Selection, progress: Progress) -> None:
+    def __init__(self, store: Store, selection: Selection, progress: Progress, *, keep: Keep = Keep.BOTH) -> None:
         self._store = store
         self._progress = progress
         self.selection = selection
-        self._components = {name: PulledComponent(store, selection, name, progress) for name in selection.plans}
+        self._components = {
+            name: PulledComponent(store, selection, name, progress, keep=keep) for name in selection.plans
+        }
 
     @property
     def ref(self) -> Ref:
@@ -49,6 +56,11 @@ class Model:
     def family(self) -> str:
         """The family that made it."""
         return self.selection.model.config.family
+
+    @property
+    def trust(self) -> Decision | None:
+        """Why it was taken from a remote; None for what was built here."""
+        return decision_about(self._store.layout, self.selection.index.digest)
 
     @property
     def resolution(self) -> Resolution:
@@ -85,6 +97,14 @@ class Model:
             )
         return self._components[component]
 
+    def export(self, out: str | Path, *, to: str, options: Options | None = None, force: bool = False) -> Exported:
+        """Write the pulled components and plans as files for another runtime.
+
+        Arguments and errors as for :meth:`wszoo.Zoo.export`.
+        """
+        chosen, options = chosen_from(self.selection), options or Options()
+        return export(self._store, chosen, Path(out), to=to, options=options, force=force, progress=self._progress)
+
     def demo(self, arguments: Sequence[str] = ()) -> DemoResult:
         """Run the family's own demo.
 
@@ -102,10 +122,14 @@ class PulledComponent:
         selection: the model's plans.
         name: of the component.
         progress: gets told about assembling.
+        keep: what stays on the disk.
     """
 
-    def __init__(self, store: Store, selection: Selection, name: str, progress: Progress) -> None:
+    def __init__(
+        self, store: Store, selection: Selection, name: str, progress: Progress, *, keep: Keep = Keep.BOTH
+    ) -> None:
         self._store = store
+        self._keep = keep
         self._progress = progress
         self._selection = selection
         self.name = name
@@ -123,10 +147,10 @@ class PulledComponent:
     @cached_property
     def _assembled(self) -> Assembled:
         device = self._selection.resolution.choices[self.name].device
-        return assemble(self._store, self._selection.model, self.plan, device, self._progress)
+        return assemble(self._store, self._selection.model, self.plan, device, self._progress, keep=self._keep)
 
     def assemble(self) -> Path | None:
-        """The full plan's file, verified; None for a portable plan, which has none.
+        """The full plan's file, verified; None where there is none: portable, native, and when only weights are kept.
 
         Raises:
             IntegrityError: bytes are not what their digest says.
@@ -134,12 +158,34 @@ class PulledComponent:
         """
         return self._assembled.engine
 
-    def load(self) -> Engine:
+    def load(self, *, cuda_graphs: bool = False) -> Engine:
         """Assemble and load it: a callable that takes and gives arrays by name.
+
+        Args:
+            cuda_graphs: on a GPU, record runs as CUDA graphs; good for many runs of the same shapes.
 
         Raises:
             MissingExtraError: the runtime is not installed.
-            IncompatibleError: the runtime or the GPU refuses the plan.
+            IncompatibleError: the runtime or the GPU refuses the plan; the hint names the next best one.
             IntegrityError: bytes are not what their digest says.
         """
-        return registry().backend(self.plan.config.target.backend).load(self._assembled)
+        runtime = self._selection.resolution.choices[self.name].runtime
+        backend = registry().backend(runtime.backend if runtime else self.plan.config.target.backend)
+        try:
+            return backend.load(replace(self._assembled, cuda_graphs=cuda_graphs))
+        except IncompatibleError as error:
+            raise self._with_next_best(error) from error
+
+    def _with_next_best(self, error: IncompatibleError) -> IncompatibleError:
+        """The error, and what the resolver would take if this plan were not there."""
+        verdicts = self._selection.resolution.verdicts
+        others = [
+            verdict.candidate
+            for verdict in verdicts
+            if verdict.accepted and not verdict.taken and verdict.candidate.facts.component == self.name
+        ]
+        if not others:
+            return error
+        command = f"wszoo pull {self._selection.ref.tagged} --avoid {self.plan.descriptor.digest}"
+        advice = f"the next best plan is {others[0]}: take it with '{command}' and the --from that it came from"
+        return IncompatibleError(error.message, hint="; ".join(filter(None, (error.hint, advice))))

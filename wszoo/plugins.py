@@ -6,7 +6,7 @@ pluggy's own entry-point loader imports all of them unguarded and accepts misspe
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import distributions, entry_points
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
     from wszoo.backends.protocol import Backend
+    from wszoo.executors.protocol import Executor
     from wszoo.families.protocol import Family
     from wszoo.remotes.protocol import RemoteType
 
@@ -34,6 +35,9 @@ BUILTIN = (
     "wszoo.remotes.registry",
     "wszoo.remotes.buckets",
     "wszoo.remotes.hub",
+    "wszoo.executors.inline",
+    "wszoo.executors.local",
+    "wszoo.executors.ray",
 )
 
 
@@ -41,6 +45,7 @@ BUILTIN = (
 _FAMILY = ("name", "summary", "export", "demo")
 _BACKEND = ("name", "prefix", "kind", "needs_profiles", "runtime", "target", "build", "load")
 _REMOTE = ("name", "schemes", "open")
+_EXECUTOR = ("name", "summary", "open")
 
 
 class _Named(Protocol):
@@ -75,6 +80,7 @@ class Registry:
     backends: dict[str, Backend]
     remotes: dict[str, RemoteType]
     plugins: tuple[Plugin, ...]
+    executors: dict[str, Executor] = field(default_factory=dict)
 
     def family(self, name: str) -> Family:
         """Look up a family.
@@ -101,6 +107,14 @@ class Registry:
         by_prefix = {backend.prefix: backend for backend in self.backends.values()}
         return _find("target prefix", by_prefix, prefix, self.plugins)
 
+    def executor(self, name: str) -> Executor:
+        """Look up an executor.
+
+        Raises:
+            UsageError: no plugin provides it.
+        """
+        return _find("executor", self.executors, name, self.plugins)
+
 
 @cache
 def registry() -> Registry:
@@ -111,7 +125,7 @@ def registry() -> Registry:
     for entry in sorted(entries, key=lambda entry: entry.name):
         package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
         plugins.append(_load(found, entry.name, package, entry.load))
-    return Registry(found.families, found.backends, found.remotes, (*plugins, *unreadable))
+    return replace(found, plugins=(*plugins, *unreadable))
 
 
 def _entries() -> tuple[list[EntryPoint], list[Plugin]]:
@@ -137,14 +151,16 @@ def _load(found: Registry, name: str, package: str, load: Any) -> Plugin:  # noq
     try:
         manager.register(load())
         manager.check_pending()
-        families, backends, remotes = (
+        hooks = manager.hook
+        families, backends, remotes, executors = (
             [thing for things in hook() for thing in things]
-            for hook in (manager.hook.wszoo_families, manager.hook.wszoo_backends, manager.hook.wszoo_remotes)
+            for hook in (hooks.wszoo_families, hooks.wszoo_backends, hooks.wszoo_remotes, hooks.wszoo_executors)
         )
         provides = (
             *_names(found.families, families, "family", _FAMILY),
             *_names(found.backends, backends, "backend", _BACKEND),
             *_names(found.remotes, remotes, "remote", _REMOTE),
+            *_names(found.executors, executors, "executor", _EXECUTOR),
         )
         _check_free("target prefix", [each.prefix for each in backends], [b.prefix for b in found.backends.values()])
         taken = [scheme for kind in found.remotes.values() for scheme in kind.schemes]
@@ -158,6 +174,7 @@ def _load(found: Registry, name: str, package: str, load: Any) -> Plugin:  # noq
     found.families.update({thing.name: thing for thing in families})
     found.backends.update({thing.name: thing for thing in backends})
     found.remotes.update({thing.name: thing for thing in remotes})
+    found.executors.update({thing.name: thing for thing in executors})
     return Plugin(name, package, provides)
 
 

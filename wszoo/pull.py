@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wszoo.errors import IncompatibleError, MalformedError, NotFoundError, StorageError, TrustError
+from wszoo.errors import IncompatibleError, MalformedError, StorageError
 from wszoo.progress import Progress, Silent
 from wszoo.resolver import Candidate, Resolution, resolve
-from wszoo.schema.oci import INDEX, Descriptor
+from wszoo.schema.oci import INDEX, Descriptor, held_in
 from wszoo.store.documents import (
     DocumentSource,
     ModelDocument,
@@ -23,6 +24,7 @@ from wszoo.store.documents import (
 )
 from wszoo.transfer import RemoteDocuments, fetch, missing
 from wszoo.transfer.tensors import fetch_parts, plan_parts
+from wszoo.trust.vouching import Vouched, vouch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -32,10 +34,11 @@ if TYPE_CHECKING:
     from wszoo.gpu.request import GpuRequest
     from wszoo.names import Ref
     from wszoo.remotes.protocol import Remote
+    from wszoo.schema.trust import Decision
     from wszoo.store.refs import Entry
     from wszoo.store.store import Store
     from wszoo.transfer import Tuning
-    from wszoo.transfer.tensors import Parts
+    from wszoo.transfer.tensors import Part, Parts
 
 _ATTEMPTS = 50  # as many pulls of one tag would have to end in a row for us to give up
 
@@ -49,12 +52,14 @@ class Surroundings:
         runtimes: what is installed on it.
         request: the GPU that was asked for.
         components: those wanted; None for all.
+        avoid: digests or target names of plans not to take.
     """
 
     machine: Machine
     runtimes: tuple[Runtime, ...]
     request: GpuRequest
     components: Sequence[str] | None = None
+    avoid: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,20 +87,39 @@ class PullReport:
 
     Attributes:
         selection: what was chosen.
+        trust: why the index was taken.
         fetched: the blobs that were not here.
-        partly: packs of which only tensors were fetched that were not here.
-        partly_bytes: bytes of those tensors.
+        partly: of packs of which only tensors were fetched that were not here.
     """
 
     selection: Selection
+    trust: Decision
     fetched: tuple[Descriptor, ...]
-    partly: tuple[Descriptor, ...] = ()
-    partly_bytes: int = 0
+    partly: tuple[Part, ...] = ()
 
     @property
     def fetched_bytes(self) -> int:
         """Bytes of all that."""
-        return sum(descriptor.size for descriptor in self.fetched) + self.partly_bytes
+        return sum(each.size for each in self.fetched) + sum(part.size for part in self.partly)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """An index that may be taken, and what of it is wanted.
+
+    Attributes:
+        vouched: why it may be taken.
+        index: its descriptor.
+        around: what to choose plans for.
+        held: plan manifests that may be chosen; None allows all.
+        names: refs under which the store is to keep it.
+    """
+
+    vouched: Vouched
+    index: Descriptor
+    around: Surroundings
+    held: Sequence[Digest] | None
+    names: tuple[Ref, ...]
 
 
 def select(
@@ -124,6 +148,7 @@ def select(
         around.runtimes,
         around.request,
         components=around.components if around.components is not None else sorted(model.config.components),
+        avoid=around.avoid,
     )
     plans = {name: read_plan(source, offered[choice.candidate.digest]) for name, choice in resolution.choices.items()}
     for name, plan in plans.items():
@@ -164,8 +189,11 @@ def pull(
     progress: Progress | None = None,
     mirrors: Sequence[Remote] = (),
     tuning: Tuning | None = None,
+    allow_unsigned: bool = False,
 ) -> PullReport:
     """Fetch a model and the plans that fit into a store.
+
+    Nothing of the model is read before :func:`wszoo.trust.vouching.vouch` has said that it may be.
 
     Args:
         store: where to.
@@ -176,9 +204,10 @@ def pull(
         progress: where to report.
         mirrors: where else its blobs may be had; what the ref points to is asked of ``remote`` alone.
         tuning: how hard to try; None for the default.
+        allow_unsigned: take it also if nothing vouches for it.
 
     Raises:
-        TrustError: nothing vouches for the remote.
+        TrustError: nothing vouches for what the remote has.
         NotFoundError: the remote has no such ref, or not all of its blobs.
         IncompatibleError: a component has no plan that fits.
         IntegrityError: bytes are not what their digest says.
@@ -186,24 +215,36 @@ def pull(
         StorageError: the disk is full or refuses.
     """
     index = remote.resolve(ref)
-    _check_trust(remote, ref)
-    _check_pin(ref, index, remote)
     documents = RemoteDocuments(remote, tuple(mirrors), tuning)
+    vouched = vouch(store, remote, documents, ref, index, allow_unsigned=allow_unsigned)
     bare = Descriptor(media_type=INDEX, digest=index.digest, size=index.size)
-    selection = select(documents, ref, bare, around)
-    wanted = list(_needed(selection))
+    order = Order(vouched=vouched, index=bare, around=around, held=held_in(index), names=(ref.unpinned,))
+    return take(store, documents, order, dry_run=dry_run, progress=progress)
+
+
+def take(
+    store: Store, documents: RemoteDocuments, order: Order, *, dry_run: bool = False, progress: Progress | None = None
+) -> PullReport:
+    """Fetch what an order needs. Arguments and errors as for :func:`pull`, which has looked whether it may be taken."""
+    ref = order.vouched.ref
+    selection = select(documents, ref, order.index, order.around, order.held)
+    trust, wanted = order.vouched.decision, needed(selection)
     if dry_run:
         lacking = missing(store, wanted)
-        return _report(selection, lacking, plan_parts(store, ref, selection.model.config, lacking))
+        return _report(selection, trust, lacking, plan_parts(store, ref, selection.model.config, lacking))
     with store.lease():
         lacking = missing(store, wanted)
         for data in documents.read_before.values():
             store.blobs.put(data)
         parts = plan_parts(store, ref, selection.model.config, lacking)
-        fetcher = _Fetcher((remote, *mirrors), store, progress or Silent(), f"fetch {ref.tagged}", tuning)
+        remotes = (documents.remote, *documents.mirrors)
+        fetcher = _Fetcher(remotes, store, progress or Silent(), f"fetch {ref.tagged}", documents.tuning)
         fetcher.fetch(lacking, parts)
-        _remember(store, ref, selection)
-    return _report(selection, lacking, parts)
+        order.vouched.note(store)
+        for name in order.names:
+            remember(store, name, selection, _origin(documents.remote))
+        order.vouched.keep_signatures(store)
+    return _report(selection, trust, lacking, parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,32 +270,17 @@ class _Fetcher:
         fetch(first, self.store, wanted, self.progress, self.label, mirrors=mirrors, tuning=self.tuning)
 
 
-def _report(selection: Selection, lacking: Sequence[Descriptor], parts: Parts) -> PullReport:
+def _report(selection: Selection, trust: Decision, lacking: Sequence[Descriptor], parts: Parts) -> PullReport:
     return PullReport(
         selection=selection,
+        trust=trust,
         fetched=tuple(each for each in lacking if each.digest not in parts.packs),
-        partly=tuple(each for each in lacking if each.digest in parts.packs),
-        partly_bytes=parts.size,
+        partly=tuple(parts.of(each) for each in lacking if each.digest in parts.packs),
     )
 
 
-def _check_trust(remote: Remote, ref: Ref) -> None:
-    if not remote.trusted and ref.digest is None:
-        raise TrustError(
-            f"nothing vouches for {ref} at {remote.url}: a plan is native code",
-            hint=f"pin it with {ref.tagged}@sha256:..., or copy it to a folder of yours and name that with --from",
-        )
-
-
-def _check_pin(ref: Ref, index: Descriptor, remote: Remote) -> None:
-    if ref.digest is not None and ref.digest != index.digest:
-        raise NotFoundError(
-            f"{remote.url} has {ref.tagged} as {index.digest}, not as {ref.digest}",
-            hint="the tag has moved since it was pinned: pull without the digest to take what is there now",
-        )
-
-
-def _needed(selection: Selection) -> list[Descriptor]:
+def needed(selection: Selection) -> list[Descriptor]:
+    """Every blob of a model and its chosen plans, each once."""
     found = [selection.index]
     documents: list[ModelDocument | PlanDocument] = [selection.model, *selection.plans.values()]
     for document in documents:
@@ -262,13 +288,23 @@ def _needed(selection: Selection) -> list[Descriptor]:
     return list({descriptor.digest: descriptor for descriptor in found}.values())
 
 
-def _remember(store: Store, ref: Ref, selection: Selection) -> None:
+def remember(store: Store, ref: Ref, selection: Selection, origin: str) -> None:
+    """Point a ref of a store at what was selected, whose blobs are there.
+
+    Raises:
+        StorageError: the file system refuses, or other processes keep changing the ref.
+    """
     for _ in range(_ATTEMPTS):
         entry = store.refs.find(ref.unpinned)
         held = _merge(entry, selection)
-        if store.refs.swap(ref, selection.index, held=held, expected=entry):
+        if store.refs.swap(ref, selection.index, held=held, expected=entry, source=origin):
             return
     raise StorageError(f"other processes keep changing {ref.tagged}", hint="try again when they are done")
+
+
+def _origin(remote: Remote) -> str:
+    """How to name the remote again from another folder; without credentials, as all remotes show themselves."""
+    return remote.url if "://" in remote.url else str(Path(remote.url).absolute())
 
 
 def _merge(entry: Entry | None, selection: Selection) -> tuple[Digest, ...] | None:

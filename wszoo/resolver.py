@@ -19,7 +19,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from wszoo.errors import IncompatibleError
+from wszoo.errors import IncompatibleError, UsageError
 from wszoo.gpu.fit import RTX_COMPUTE_CAPABILITIES, Tier
 from wszoo.gpu.judge import Candidate, Finding, Rank, Situation, Stage, judge
 from wszoo.gpu.request import How
@@ -27,7 +27,7 @@ from wszoo.names import sm_name
 from wszoo.schema.plan import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from wszoo.gpu.machine import Gpu, Machine, Runtime
     from wszoo.gpu.request import GpuRequest
@@ -117,6 +117,7 @@ def resolve(
     components: Sequence[str] | None = None,
     backend: str | None = None,
     profile: str | None = None,
+    avoid: Collection[str] = (),
 ) -> Resolution:
     """Choose a plan for each component.
 
@@ -128,16 +129,25 @@ def resolve(
         components: those wanted; None for all that have plans.
         backend: take this backend's plans only.
         profile: an optimization profile that the plan must have; plans of fixed shapes and portable plans need none.
+        avoid: digests or target names of plans not to take: those that a runtime refused, say.
 
     Raises:
+        UsageError: no plan is called as one to avoid.
         IncompatibleError: a component has no plan that fits; lists all of its plans, each with the reason against it.
     """
     plans = sorted({plan.digest: plan for plan in candidates}.values(), key=lambda plan: plan.digest)
     wanted = tuple(dict.fromkeys(components if components is not None else sorted({p.facts.component for p in plans})))
     if not plans:
         raise IncompatibleError("there is no plan to choose from", hint="pull the model again, or build it")
+    _check_avoided(plans, avoid)
     situation = Situation(
-        machine=machine, runtimes=tuple(runtimes), how=request.how, gpu=None, backend=backend, profile=profile
+        machine=machine,
+        runtimes=tuple(runtimes),
+        how=request.how,
+        gpu=None,
+        backend=backend,
+        profile=profile,
+        avoid=frozenset(avoid),
     )
     gpus = _gpus(machine, request)
     best = min((_survey(plans, wanted, replace(situation, gpu=gpu)) for gpu in gpus), key=_Survey.score)
@@ -145,6 +155,14 @@ def resolve(
     if missing:
         raise _incompatible(best, missing)
     return _resolution(best)
+
+
+def _check_avoided(plans: Sequence[Candidate], avoid: Collection[str]) -> None:
+    known = {name for plan in plans for name in plan.names}
+    for name in avoid:
+        if name not in known:
+            targets = dict.fromkeys(plan.facts.target.name for plan in plans)
+            raise UsageError(f"there is no plan {name!r} to avoid", hint=f"there is: {', '.join(targets)}, or a digest")
 
 
 def _gpus(machine: Machine, request: GpuRequest) -> Sequence[Gpu | None]:
@@ -177,7 +195,9 @@ def _survey(plans: Sequence[Candidate], wanted: tuple[str, ...], situation: Situ
     findings: dict[str, list[Finding]] = defaultdict(list)
     for plan in plans:
         component = plan.facts.component
-        if component in wanted:
+        if component in wanted and not situation.avoid.isdisjoint(plan.names):
+            findings[component].append(Finding(candidate=plan, stage=Stage.OPTIONS, reason="it is to be avoided"))
+        elif component in wanted:
             findings[component].append(judge(plan, situation))
         else:
             reason = f"the component {component} was not asked for"

@@ -381,3 +381,23 @@ def test_completion_offers_verbs(tmp_path):
     script = Path(sys.executable).parent / "wszoo"
     done = subprocess.run([script], capture_output=True, text=True, env=environment, check=False)
     assert done.stdout.split() == ["plain,pull", "plain,push"]
+
+
+def test_keeping_only_weights_leaves_no_assembled_plan(run, tmp_path):
+    code, out, err = run("pull", "digits-cnn", "--from", str(ZOO), "--gpu", "sm89", "--keep", "weights")
+    assert code == 0, err
+    assert "assembled" not in out
+    assert list((tmp_path / "store" / "wszoo" / "engines").iterdir()) == []
+
+
+def test_an_avoided_plan_is_not_pulled(run):
+    code, out, err = run("pull", "digits-cnn", "--from", str(ZOO), "--gpu", "sm89", "--avoid", "rtx-sm89")
+    assert code == 0, err
+    assert out.startswith("model: portable")
+
+
+def test_refitting_plans_that_were_not_built_for_it_says_so(run):
+    run("pull", "digits-cnn", "--from", str(ZOO), "--gpu", "sm89")
+    code, _, err = run("refit", "digits-cnn", "--weights", "digits-cnn")
+    assert code == 5
+    assert "trt-sm89.refit" in err

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import numpy as np
 import onnx
 import pytest
 from builders import around, leftovers, network, plan_of, publish_model, run_ort, snapshot, synthetic_plan
 
-from wszoo.assemble import assemble
+from wszoo.assemble import Keep, assemble
 from wszoo.digest import Digest
 from wszoo.errors import IncompatibleError, IntegrityError, MalformedError, NotFoundError, StorageError
 from wszoo.names import Ref
@@ -26,8 +28,6 @@ def assembled(store, gpu="sm89", **changes):
     selection = select_local(store, REF, around(gpu))
     plan = selection.plans["net"]
     if changes:
-        from dataclasses import replace
-
         plan = replace(plan, config=msgspec.structs.replace(plan.config, **changes))
     return assemble(store, selection.model, plan, "cuda", Silent())
 
@@ -78,8 +78,36 @@ def test_a_plan_for_a_component_that_the_model_lacks_is_refused(origin):
 
 
 def test_a_kind_that_this_version_cannot_assemble_is_refused(origin):
-    with pytest.raises(IncompatibleError, match="native"):
+    with pytest.raises(IncompatibleError, match="woven"):
+        assembled(origin, kind="woven")
+
+
+def test_a_plan_that_says_native_and_has_no_refit_map_is_malformed(origin):
+    with pytest.raises(MalformedError, match="a native plan has 0 layers of type"):
         assembled(origin, kind=Kind.NATIVE)
+
+
+def test_only_weights_are_kept_when_asked(origin):
+    selection = select_local(origin, REF, around("sm89"))
+    made = assemble(origin, selection.model, selection.plans["net"], "cuda", Silent(), keep=Keep.WEIGHTS)
+    whole = synthetic_plan(graph_from_model(network()), "rtx-sm89")
+    assert bytes(made.source.read(0, len(whole))) == whole
+    assert (made.engine, leftovers(origin)) == (None, [])
+
+
+def test_a_plan_that_is_kept_already_is_used_though_only_weights_are_to_be_kept(origin):
+    engine = assembled(origin).engine
+    selection = select_local(origin, REF, around("sm89"))
+    made = assemble(origin, selection.model, selection.plans["net"], "cuda", Silent(), keep=Keep.WEIGHTS)
+    assert (made.engine, made.source) == (engine, None)
+
+
+def test_a_streamed_plan_of_another_digest_is_refused_before_a_byte_is_read(origin):
+    selection = select_local(origin, REF, around("sm89"))
+    plan = selection.plans["net"]
+    lying = replace(plan, config=msgspec.structs.replace(plan.config, engine_digest=Digest.of(b"other")))
+    with pytest.raises(IntegrityError, match="the plan of net for rtx-sm89"):
+        assemble(origin, selection.model, lying, "cuda", Silent(), keep=Keep.WEIGHTS)
 
 
 def test_bytes_of_another_digest_are_refused_and_not_kept(origin):

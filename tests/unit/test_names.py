@@ -123,6 +123,35 @@ def test_targets_that_are_refused_are_named(text):
     assert "rtx-sm89" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("text", "written", "options"),
+    [
+        ("trt-sm89.same-cc", "trt-sm89.same-cc", ("same-cc",)),
+        ("trt-sm80+.version-compatible.refit", "trt-sm80+.refit.version-compatible", ("refit", "version-compatible")),
+        ("rtx-sm89.strip.strip", "rtx-sm89.strip", ("strip",)),
+    ],
+)
+def test_options_of_a_target_stand_behind_dots(text, written, options):
+    spec = TargetSpec.parse(text)
+    assert (str(spec), spec.options) == (written, options)
+    assert TargetSpec.parse(written) == spec
+
+
+@pytest.mark.parametrize(
+    "text", ["rtx-sm89.", "rtx-sm89..strip", "rtx-sm89.Strip", "rtx-sm89.a b", "rtx.strip-", ".strip"]
+)
+def test_an_option_that_is_no_word_is_refused(text):
+    with pytest.raises(UsageError, match="not a target"):
+        TargetSpec.parse(text)
+
+
+@pytest.mark.parametrize(("text", "hint"), [("trt-sm89.fast", "options of trt targets: a, b"), ("portable.x", "none")])
+def test_an_unknown_option_is_refused_with_those_that_there_are(text, hint):
+    with pytest.raises(UsageError, match="no option") as caught:
+        TargetSpec.parse(text).refuse_options("ba" if text.startswith("trt") else ())
+    assert hint in caught.value.hint
+
+
 def test_capabilities_sort_as_numbers():
     assert compute_capability("sm120") == "12.0"
     assert sm_name("12.0") == "sm120"

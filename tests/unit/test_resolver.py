@@ -3,10 +3,11 @@ from __future__ import annotations
 import pytest
 
 from wszoo.digest import Digest
-from wszoo.errors import IncompatibleError
+from wszoo.errors import IncompatibleError, UsageError
 from wszoo.gpu.machine import Gpu, Machine, Runtime
 from wszoo.gpu.request import GpuRequest, parse_gpu
 from wszoo.resolver import Candidate, resolve
+from wszoo.schema.decode import encode
 from wszoo.schema.facts import PlanFacts
 from wszoo.schema.plan import HardwareCompatibility, Kind, Target
 
@@ -311,3 +312,50 @@ def test_a_model_without_plans_cannot_be_resolved():
 
 def test_a_plan_that_is_offered_twice_is_judged_once():
     assert len(resolve([portable(), portable()], BARE, [ORT], AUTO).verdicts) == 1
+
+
+@pytest.mark.parametrize("how", ["digest", "target"])
+def test_a_plan_to_avoid_makes_room_for_the_next_best(how):
+    best, next_best = rtx("8.9"), portable()
+    name = str(best.digest) if how == "digest" else best.facts.target.name
+    resolution = resolve([best, next_best], DESKTOP, EVERYTHING, AUTO, avoid=[name])
+    assert resolution.choices["unet"].candidate == next_best
+    assert [verdict.reason for verdict in resolution.verdicts if verdict.candidate == best] == ["it is to be avoided"]
+
+
+def test_avoiding_every_plan_says_so():
+    with pytest.raises(IncompatibleError, match="it is to be avoided"):
+        resolve([portable()], DESKTOP, EVERYTHING, AUTO, avoid=["portable"])
+
+
+def test_a_misspelt_plan_to_avoid_lists_those_that_there_are():
+    with pytest.raises(UsageError, match="no plan 'rtx-sm98' to avoid") as raised:
+        resolve([rtx("8.9"), portable()], DESKTOP, EVERYTHING, AUTO, avoid=["rtx-sm98"])
+    assert "rtx-sm89" in raised.value.hint
+
+
+def test_a_native_plan_is_ranked_like_any_other_of_its_target():
+    native = trt("8.9", name="native", kind=Kind.NATIVE, sku="GeForce RTX 4090")
+    assert name_taken(resolve([native, rtx("8.9"), portable()], DESKTOP, EVERYTHING, AUTO)) == "native"
+
+
+@pytest.mark.parametrize(
+    ("runtimes", "taken"),
+    [
+        ([Runtime(backend="tensorrt_lean", version="10.13.0.35", devices=("cuda",)), TRT, ORT], "lean excluded"),
+        ([Runtime(backend="tensorrt", version="10.13.0.35", devices=("cuda",)), ORT], "lean excluded"),
+        ([LEAN, TRT, ORT], "portable"),
+    ],
+)
+def test_a_plan_without_its_lean_runtime_needs_the_one_of_its_version(runtimes, taken):
+    compatible = {"version_compatible": True, "lean_excluded": True}
+    native = trt("8.9", name="lean excluded", version="10.13.0.35", kind=Kind.NATIVE, **compatible)
+    resolution = resolve([native, portable()], DESKTOP, runtimes, AUTO)
+    assert name_taken(resolution) == taken
+    if taken == "portable":
+        assert "needs tensorrt_lean 10.13.0.35, or tensorrt of that version" in resolution.verdicts[-1].reason
+
+
+def test_what_a_target_does_not_say_is_not_encoded():
+    """Else every plan that was published before would have another digest."""
+    assert b"lean_excluded" not in encode(Target(name="rtx-sm89", backend="tensorrt_rtx"))

@@ -12,6 +12,8 @@ from wszoo.backends.installed import load_module
 from wszoo.errors import IncompatibleError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 
@@ -63,6 +65,51 @@ class Cuda:
             raise IncompatibleError(f"CUDA's {function} failed: {reason}")
         return values[0] if values else None
 
+    def product(self) -> str:
+        """The current device's name, as in ``NVIDIA GeForce RTX 4090``.
+
+        Raises:
+            IncompatibleError: CUDA fails.
+        """
+        name = self.call("cudaGetDeviceProperties", 0).name
+        return name.decode() if isinstance(name, bytes) else str(name)
+
+    def driver(self) -> str:
+        """The newest CUDA version that the driver supports, as CUDA writes it: ``13010``.
+
+        Raises:
+            IncompatibleError: CUDA fails.
+        """
+        return str(self.call("cudaDriverGetVersion"))
+
+    def capture(self, stream: Any, work: Callable[[], bool]) -> Graph | None:  # noqa: ANN401 - an opaque handle
+        """Record what ``work`` starts on a stream instead of running it.
+
+        Args:
+            stream: only ``work`` uses it meanwhile.
+            work: returns False when it failed.
+
+        Returns:
+            What was recorded; None when it cannot be recorded: some kernels synchronize.
+
+        Raises:
+            IncompatibleError: CUDA fails.
+        """
+        self.call(
+            "cudaStreamBeginCapture", stream, self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        )
+        done = work()
+        try:
+            graph = self.call("cudaStreamEndCapture", stream)
+        except IncompatibleError:
+            return None
+        if not done or graph is None:
+            return None
+        try:
+            return Graph(self, self.call("cudaGraphInstantiate", graph, 0))
+        finally:
+            self.call("cudaGraphDestroy", graph)
+
     def to_device(self, pointer: int, array: NDArray[Any], stream: Any) -> None:  # noqa: ANN401 - an opaque handle
         """Start copying an array in C order to device memory; keep it until the stream is synchronized."""
         if array.nbytes:
@@ -101,6 +148,26 @@ class Stream:
     def __del__(self) -> None:
         with suppress(Exception):  # at exit the runtime may be gone, and the memory with it
             self._cuda.call("cudaStreamDestroy", self.handle)
+
+
+class Graph:
+    """Work recorded by :meth:`Cuda.capture`, destroyed with this object."""
+
+    def __init__(self, cuda: Cuda, handle: Any) -> None:  # noqa: ANN401 - an opaque handle
+        self._cuda = cuda
+        self._handle = handle
+
+    def launch(self, stream: Any) -> None:  # noqa: ANN401
+        """Start it on a stream.
+
+        Raises:
+            IncompatibleError: CUDA fails.
+        """
+        self._cuda.call("cudaGraphLaunch", self._handle, stream)
+
+    def __del__(self) -> None:
+        with suppress(Exception):  # at exit the runtime may be gone, and the memory with it
+            self._cuda.call("cudaGraphExecDestroy", self._handle)
 
 
 class Buffer:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import onnx
 
 from wszoo.errors import BuildError, MalformedError
+from wszoo.weights.foreign import parse_model
 from wszoo.weights.graph import LOCATION, PROTOBUF_LIMIT, external_initializers
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def split(graph: Graph, *, limit: int = PROTOBUF_LIMIT) -> tuple[bytes, tuple[Te
         MalformedError: a weight that is not in the tensor table, or of another size, or one that points to a file.
         BuildError: the inline weights would go over protobuf's 2 GiB.
     """
-    model = onnx.ModelProto.FromString(graph.proto)
+    model = parse_model(graph.proto)
     table = {tensor.name: tensor for tensor in graph.tensors}
     _check_graph(model.graph)
     for function in model.functions:

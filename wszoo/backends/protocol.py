@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -11,11 +11,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from wszoo.gpu.machine import Runtime
+    from wszoo.gpu.machine import Gpu, Runtime
     from wszoo.names import TargetSpec
+    from wszoo.plans.source import PlanSource
     from wszoo.progress import Progress
     from wszoo.schema.model import Value
     from wszoo.schema.plan import Kind, PlanConfig, Profile, Target
+    from wszoo.schema.refit import RefitMap
     from wszoo.weights.graph import Graph
 
 
@@ -29,6 +31,7 @@ class BuildJob:
         target: from the backend's own :meth:`Backend.target`.
         profiles: optimization profiles; empty when every shape is fixed.
         progress: where to report.
+        cache: an existing folder where a builder may keep what speeds up later builds; None keeps nothing.
     """
 
     component: str
@@ -36,6 +39,20 @@ class BuildJob:
     target: Target
     profiles: tuple[Profile, ...]
     progress: Progress
+    cache: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stripped:
+    """What a backend gives back when the plan it wrote has no weights.
+
+    Attributes:
+        refit: how to give it its weights.
+        engine_bytes: size of the same plan with its weights.
+    """
+
+    refit: RefitMap
+    engine_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +62,13 @@ class Assembled:
     Attributes:
         config: the plan's own facts.
         device: ``cuda`` or ``cpu``.
-        engine: the full plan's file; None for portable plans.
-        graph: the network with its weights from the store; what a portable plan runs.
+        engine: the full plan's file; None for portable plans, for native ones, and when none is to be kept on disk.
+        graph: the network with its weights from the store: a portable plan runs it, a native one is refitted with it.
         cache: a folder that the backend may keep things in that speed up the next load.
+        source: where to read the plan from when there is no file of it; None for portable plans.
+        refit: how to give the plan its weights; None for plans that have them.
+        keep: a native plan may be kept with its weights in ``cache``.
+        cuda_graphs: capture what runs on a GPU, and launch it as one.
     """
 
     config: PlanConfig
@@ -55,6 +76,10 @@ class Assembled:
     engine: Path | None
     graph: Graph
     cache: Path
+    source: PlanSource | None = None
+    refit: RefitMap | None = None
+    keep: bool = True
+    cuda_graphs: bool = False
 
 
 class Engine(Protocol):
@@ -94,7 +119,7 @@ class Backend(Protocol):
     Attributes:
         name: as in plans' targets: ``tensorrt_rtx``.
         prefix: as users type it in targets: ``rtx``.
-        kind: how the plans it builds are stripped.
+        kind: how the plans it builds are stripped, unless :meth:`build` decides otherwise.
         needs_profiles: it cannot build for dynamic inputs without optimization profiles.
     """
 
@@ -116,8 +141,11 @@ class Backend(Protocol):
         """
         ...
 
-    def build(self, job: BuildJob, out: Path) -> None:
-        """Write the full plan to ``out`` (nothing, for portable plans), after checking that it is a real one.
+    def build(self, job: BuildJob, out: Path) -> Stripped | None:
+        """Write the plan to ``out`` (nothing, for portable plans), after checking that it is a real one.
+
+        Returns:
+            None when it is whole; how to refit it when it was written without its weights.
 
         Raises:
             BuildError: the parser or the builder refused; the message names the node and the reason.
@@ -136,4 +164,17 @@ class Backend(Protocol):
             IncompatibleError: the runtime or GPU refuses the plan.
             MalformedError: the graph and its tensors do not belong together, or the file is no plan.
         """
+        ...
+
+
+@runtime_checkable
+class BuildsOnGpu(Protocol):
+    """A backend some of whose plans are built only beside a GPU that they are for."""
+
+    def needs_gpu(self, spec: TargetSpec) -> bool:
+        """True when a target is built only there."""
+        ...
+
+    def targets_for(self, gpu: Gpu) -> tuple[TargetSpec, ...]:
+        """What to build on a GPU for exactly its product, and only there; empty when nothing is installed or fits."""
         ...

@@ -6,16 +6,18 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from wszoo.backends.installed import installed_version, load_module
+from wszoo.backends.trt_timing import TimingCache
 from wszoo.errors import MissingExtraError
 from wszoo.gpu.machine import Runtime
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from wszoo.backends.protocol import Assembled, BuildJob
+    from wszoo.backends.protocol import Assembled, BuildJob, Stripped
     from wszoo.backends.trt_engine import TrtEngine
     from wszoo.names import TargetSpec
     from wszoo.schema.plan import Kind, Target
+    from wszoo.schema.refit import Mode
 
 
 class TensorRTBackend(ABC):
@@ -26,22 +28,24 @@ class TensorRTBackend(ABC):
         prefix: as users type it.
         kind: how its plans are stripped.
         title: the product's name for people.
-        distribution: the package that brings the module.
+        distributions: the packages that may bring the module, the plain name first.
         extra: the extra of wszoo that brings the package.
         tag: what this product's plans begin with.
+        measures: it times kernels while it builds.
     """
 
     name: str
     prefix: str
     kind: Kind
     title: ClassVar[str]
-    distribution: ClassVar[str]
+    distributions: ClassVar[tuple[str, ...]]
     extra: ClassVar[str]
     tag: ClassVar[bytes]
+    measures: ClassVar[bool] = False
 
     def runtime(self) -> Runtime | None:
         """What is installed, without importing it."""
-        version = installed_version(self.distribution)
+        version = installed_version(*self.distributions)
         return Runtime(backend=self.name, version=version, devices=("cuda",)) if version else None
 
     @abstractmethod
@@ -52,20 +56,44 @@ class TensorRTBackend(ABC):
     def configure(self, trt: Any, config: Any, target: Target) -> None:  # noqa: ANN401 - the module is untyped
         """Set what only this product has on an ``IBuilderConfig``."""
 
-    def build(self, job: BuildJob, out: Path) -> None:
-        """Write the full plan to ``out`` after checking that it is one. No GPU is needed where the product needs none.
+    def mode(self, target: Target) -> Mode | None:  # noqa: ARG002 - siblings look at it
+        """How to strip plans for a target; None builds them whole."""
+        return None
+
+    def build(self, job: BuildJob, out: Path) -> Stripped | None:
+        """Write the plan to ``out`` after checking that it is one. No GPU is needed where the product needs none.
+
+        Returns:
+            How to refit it when it was stripped, which takes a GPU; None when it is whole.
 
         Raises:
             UsageError: profiles and dynamic inputs do not fit.
-            BuildError: the parser or builder refuses; the message names the node and the reason.
+            BuildError: the parser or builder refuses; the message names the node and the reason. Or a stripped plan
+                kept its weights, or computes something else when it is refitted.
             IncompatibleError: an input or output has elements that no array can hold.
             MissingExtraError: the builder is not installed.
             StorageError: the plan cannot be written.
         """
         trt = self.module(f"building {job.target.name}")
-        from wszoo.backends.trt_build import build_plan
+        mode = self.mode(job.target)
+        if mode is None:
+            from wszoo.backends.trt_build import build_plan
 
-        build_plan(trt, job, lambda config: self.configure(trt, config, job.target), self.tag, out)
+            build_plan(trt, job, lambda config: self.configure(trt, config, job.target), self.tag, out)
+            return None
+        from wszoo.backends.trt_native import Product, build_native
+
+        timing = TimingCache(job.cache if self.measures else None, self.name, job.target.version, job.target.sku)
+
+        def configure(config: Any) -> None:  # noqa: ANN401
+            self.configure(trt, config, job.target)
+            timing.attach(config)
+
+        product = Product(title=self.title, tag=self.tag, extra=self.extra, configure=configure)
+        try:
+            return build_native(trt, job, product, mode, out)
+        finally:
+            timing.save()
 
     def load(self, assembled: Assembled) -> TrtEngine:
         """Load a verified plan onto the first GPU.
@@ -95,7 +123,7 @@ class TensorRTBackend(ABC):
         Raises:
             MissingExtraError: it is not installed.
         """
-        version = installed_version(self.distribution)
+        version = installed_version(*self.distributions)
         if not version:
             raise MissingExtraError(self.name, self.extra, purpose)
         return version

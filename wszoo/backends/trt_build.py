@@ -11,6 +11,7 @@ from wszoo.backends.trt_log import logger
 from wszoo.backends.trt_parse import parse
 from wszoo.backends.trt_plan import read_header
 from wszoo.backends.trt_profiles import add_profiles
+from wszoo.backends.trt_progress import TOTAL, UNIT, monitor
 from wszoo.errors import BuildError, MalformedError
 from wszoo.store.files import storage_errors
 
@@ -49,12 +50,31 @@ def build_plan(
         IncompatibleError: an input or output has 4-bit elements.
         StorageError: the file cannot be written.
     """
+    plan = serialized_plan(trt, job, configure)
+    with memoryview(plan) as data:
+        check_full(job, data, tag)
+        write_plan(job, data, out)
+
+
+def serialized_plan(trt: Any, job: BuildJob, configure: Callable[[Any], None]) -> Any:  # noqa: ANN401
+    """Build a plan in memory; what came out is not looked at.
+
+    Args:
+        trt: ``tensorrt_rtx`` or a sibling.
+        job: what to build.
+        configure: sets what is special on an ``IBuilderConfig``.
+
+    Returns:
+        An ``IHostMemory``.
+
+    Raises:
+        UsageError: profiles and dynamic inputs do not fit.
+        BuildError: the parser or builder refuses.
+        IncompatibleError: an input or output has 4-bit elements.
+    """
     check_values(job.component, job.graph)
     with deferred_interrupt() as interrupted:
-        plan = _build(trt, job, configure, interrupted)
-    with memoryview(plan) as data:
-        _check(job, data, tag)
-        _write(job, data, out)
+        return _build(trt, job, configure, interrupted)
 
 
 def _build(trt: Any, job: BuildJob, configure: Callable[[Any], None], interrupted: list[int]) -> Any:  # noqa: ANN401
@@ -65,19 +85,24 @@ def _build(trt: Any, job: BuildJob, configure: Callable[[Any], None], interrupte
     configure(config)
     add_profiles(builder, parsed.network, config, job.profiles)
     mark = log.mark()
-    with job.progress.stage(f"build {job.component} for {job.target.name}", unit="steps") as advance:
-        monitor = _monitor(trt, advance, interrupted)
-        config.progress_monitor = monitor
+    with job.progress.stage(f"build {job.component} for {job.target.name}", TOTAL, UNIT) as advance:
+        watch = monitor(trt, advance, interrupted)
+        config.progress_monitor = watch
         plan = builder.build_serialized_network(parsed.network, config)
-    if monitor.error is not None:
-        raise monitor.error
+    if watch.error is not None:
+        raise watch.error
     if plan is None:
         reason = log.reason(mark)
         raise BuildError(f"the builder refuses {job.component!r} for {job.target.name}: {reason}", hint=_hint(reason))
     return plan
 
 
-def _check(job: BuildJob, plan: memoryview, tag: bytes) -> None:
+def check_full(job: BuildJob, plan: memoryview, tag: bytes) -> None:
+    """Check that what the builder made is a plan with weights.
+
+    Raises:
+        BuildError: it is not.
+    """
     try:
         read_header(plan, tag, f"what the builder made of {job.component!r}")
     except MalformedError as error:
@@ -90,7 +115,12 @@ def _check(job: BuildJob, plan: memoryview, tag: bytes) -> None:
         )
 
 
-def _write(job: BuildJob, plan: memoryview, out: Path) -> None:
+def write_plan(job: BuildJob, plan: memoryview, out: Path) -> None:
+    """Write a plan; ``out`` does not exist after an error.
+
+    Raises:
+        StorageError: the file system refuses.
+    """
     try:
         with (
             storage_errors(f"write a plan of {plan.nbytes} bytes to {out}"),
@@ -106,30 +136,10 @@ def _write(job: BuildJob, plan: memoryview, out: Path) -> None:
 
 
 def _hint(reason: str) -> str:
+    if "graph_jit" in reason and "CUDA_SUCCESS" in reason:
+        return (
+            "stripping takes a GPU that this product runs on: leave '.strip' out, wszoo cuts the weights out by itself"
+        )
     if "SM75" in reason:
         return "Turing has kernels for few element types: export in fp16, or leave sm75 out"
     return "see the builder's log with --debug; the target 'portable' runs any graph that ONNX Runtime takes"
-
-
-def _monitor(trt: Any, advance: Callable[[int], None], interrupted: list[int]) -> Any:  # noqa: ANN401
-    """An ``IProgressMonitor`` that counts steps, and cancels the build when Python wants to stop."""
-
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc] # a class without type information
-        def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
-            self.error: Exception | None = None
-
-        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
-            """Phases nest and do not tell how long they take: only their steps are counted."""
-
-        def phase_finish(self, name: str) -> None:
-            """Nothing to do."""
-
-        def step_complete(self, name: str, step: int) -> bool:  # noqa: ARG002 - TensorRT's signature
-            try:
-                advance(1)
-            except Exception as error:  # noqa: BLE001 - raised again after the build; TensorRT's binding would swallow it
-                self.error = self.error or error
-            return self.error is None and not interrupted
-
-    return Monitor()

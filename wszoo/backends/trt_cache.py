@@ -1,7 +1,8 @@
 """Kernels that TensorRT-RTX compiled on this machine, kept for the next time.
 
 A TensorRT-RTX plan holds no machine code: its kernels are compiled when they are first needed. The runtime cache keeps
-them; the library itself refuses one of another GPU, driver or release. Has run only with a fake of the runtime.
+them; the library itself refuses one of another GPU, driver or release, so a copied file does no harm. Has run only
+with a fake of the runtime.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from wszoo.store.files import write_atomic
+from wszoo.backends.kept import read_kept, write_kept
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _SAVES = 8  # new shapes after which the cache is written; an LLM's key-value cache has a new shape every token
-_MOST = 1 << 30  # bytes read: more is damage, not a cache
 
 
 class RuntimeCache:
@@ -27,14 +27,20 @@ class RuntimeCache:
         trt: ``tensorrt_rtx``, or a sibling without such a cache.
         engine: an ``ICudaEngine``.
         path: the file; its folder is made when needed.
+        cuda_graphs: let TensorRT-RTX record runs as CUDA graphs by itself.
     """
 
-    def __init__(self, trt: Any, engine: Any, path: Path) -> None:  # noqa: ANN401 - untyped
+    def __init__(self, trt: Any, engine: Any, path: Path, *, cuda_graphs: bool = False) -> None:  # noqa: ANN401 - untyped
         self._engine = engine
         self._path = path
         self._seen: set[frozenset[tuple[str, tuple[int, ...]]]] = set()
         self._config = engine.create_runtime_config() if hasattr(trt, "IRuntimeCache") else None
         self._cache = self._config.create_runtime_cache() if self._config else None
+        self.records = False
+        """The context records CUDA graphs by itself."""
+        if cuda_graphs and self._config is not None and hasattr(trt, "CudaGraphStrategy"):
+            self._config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+            self.records = True
         if self._cache and not self._restore():
             _LOG.debug("no runtime cache for this machine in %s", path)
 
@@ -54,16 +60,8 @@ class RuntimeCache:
         data = self._cache.serialize()
         if data is None:
             return
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(self._path, bytes(data), self._path.parent)
-        except OSError as error:
-            _LOG.debug("cannot keep the runtime cache %s: %s", self._path, error)
+        write_kept(self._path, bytes(data))
 
     def _restore(self) -> bool:
-        try:
-            if self._path.stat().st_size > _MOST:
-                return False
-            return bool(self._cache.deserialize(self._path.read_bytes()))  # type: ignore[union-attr] # checked before
-        except OSError:
-            return False
+        data = read_kept(self._path)
+        return bool(data and self._cache is not None and self._cache.deserialize(data))

@@ -15,12 +15,14 @@ from wszoo.backends import dlpack
 from wszoo.backends.cuda_memory import Buffer, Cuda, Stream
 from wszoo.backends.inputs import check_names, check_one, choose_profile, host_array
 from wszoo.backends.trt_cache import RuntimeCache
+from wszoo.backends.trt_graphs import Recorder
 from wszoo.backends.trt_types import ONNX_NAMES
 from wszoo.errors import IncompatibleError, UsageError
+from wszoo.gpu.machine import product_key
 from wszoo.weights.tensor import dtype_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -51,7 +53,10 @@ class TrtEngine:
         self._inputs = _as_built(engine, assembled.graph.inputs)
         self._outputs = _as_built(engine, assembled.graph.outputs)
         self._cuda, self._stream, self._lock = cuda, Stream(cuda), Lock()
-        self._cache = RuntimeCache(trt, engine, assembled.cache / f"{assembled.config.engine_digest.hex}.runtime")
+        kernels = assembled.cache / f"{product_key(cuda.product())}-{trt.__version__}.runtime"
+        self._cache = RuntimeCache(trt, engine, kernels, cuda_graphs=assembled.cuda_graphs)
+        record = assembled.cuda_graphs and not self._cache.records
+        self._recorder = Recorder(cuda, self._stream.handle) if record else None
         self._context = self._cache.context()
         if self._context is None:
             raise IncompatibleError(f"the GPU has no room for the activations of {self._component!r}")
@@ -95,13 +100,23 @@ class TrtEngine:
             for name, feed in feeds.items():
                 self._bind(name, feed)
             results = {value.name: self._allocate(value) for value in self._outputs}
-            if not self._context.execute_async_v3(int(self._stream)):
+            if not self._execute(feeds, shapes):
                 raise IncompatibleError(f"TensorRT failed to run {self._component!r} on {shapes}")
             for name, result in results.items():
                 self._cuda.to_host(result, self._buffers[name].pointer, self._stream.handle)
             self._stream.synchronize()
             self._cache.save(shapes)
         return results
+
+    def _execute(self, feeds: Mapping[str, NDArray[Any] | DeviceArray], shapes: Mapping[str, tuple[int, ...]]) -> bool:
+        def start() -> bool:
+            return bool(self._context.execute_async_v3(int(self._stream)))
+
+        if self._recorder is None:
+            return start()
+        addresses = [buffer.pointer for buffer in self._buffers.values()]
+        addresses += [feed.pointer for feed in feeds.values() if not isinstance(feed, np.ndarray)]
+        return self._recorder.run((self._profile, *sorted(shapes.items()), *addresses), start)
 
     def _take(self, value: Value, given: object) -> NDArray[Any] | DeviceArray:
         if not isinstance(given, dlpack.Producer) or not dlpack.on_gpu(given):

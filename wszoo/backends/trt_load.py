@@ -1,31 +1,40 @@
-"""From a verified plan in a file to an engine, with every refusal explained before native code sees the plan.
+"""From a verified plan to an engine, with every refusal explained before native code sees the plan.
 
-Checking the header and refusing on a machine without a GPU have run for real; what follows has run only with a fake of
-the runtime, because no machine at hand has a GPU that TensorRT-RTX supports.
+Checking the header and refusing on a machine without a GPU have run for real, and so has reading every byte of a plan
+through the reader; what follows has run only with a fake of the runtime, because no machine at hand has a GPU that
+TensorRT-RTX supports.
 """
 
 from __future__ import annotations
 
-from typing import IO, TYPE_CHECKING, Any
+import logging
+from typing import TYPE_CHECKING, Any
 
-from wszoo.backends.cuda_memory import Cuda
+from wszoo.backends.cuda_memory import Cuda, Stream
 from wszoo.backends.inputs import check_values
 from wszoo.backends.trt_engine import TrtEngine
-from wszoo.backends.trt_log import Log, logger
-from wszoo.backends.trt_plan import HEADER, read_header, release_of
+from wszoo.backends.trt_log import logger
+from wszoo.backends.trt_plan import release_of
+from wszoo.backends.trt_reader import Cursor, stream_reader
+from wszoo.backends.trt_refit import refit, refit_through_parser, serialize
+from wszoo.backends.trt_validity import check_header, check_validity, refusal
+from wszoo.digest import Digest
 from wszoo.errors import IncompatibleError, StorageError
-from wszoo.store.files import storage_errors
+from wszoo.plans.source import FileSource
+from wszoo.progress import Silent
+from wszoo.schema.refit import Rule
+from wszoo.store.refitted import find_refitted, keep_refitted
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from wszoo.backends.protocol import Assembled
+    from wszoo.plans.source import PlanSource
+    from wszoo.schema.refit import RefitMap
 
-_READ = 64 << 20  # bytes at a time: every read is copied once more by TensorRT's binding
+_LOG = logging.getLogger(__name__)
 
 
 def load_engine(trt: Any, assembled: Assembled, *, title: str, tag: bytes, extra: str) -> TrtEngine:  # noqa: ANN401
-    """Load a plan onto the first GPU.
+    """Load a plan onto the first GPU, and refit it if it has no weights.
 
     Args:
         trt: ``tensorrt_rtx`` or a sibling.
@@ -35,81 +44,115 @@ def load_engine(trt: Any, assembled: Assembled, *, title: str, tag: bytes, extra
         extra: the extra of wszoo that brings its runtime.
 
     Raises:
-        MalformedError: the file is no plan of this product.
+        MalformedError: the file is no plan of this product, or its refit map is malformed.
         IncompatibleError: another release wrote it, there is no GPU, or the runtime refuses.
         MissingExtraError: ``cuda-bindings`` is not installed.
         StorageError: the file cannot be read.
     """
     target = assembled.config.target
-    if assembled.engine is None or assembled.device != "cuda":
+    if (assembled.engine is None and assembled.source is None) or assembled.device != "cuda":
         raise IncompatibleError(f"a plan for {target.name} runs on 'cuda', not on {assembled.device!r}")
     check_values(assembled.config.component, assembled.graph)
-    header = _header(assembled.engine)
-    written, installed = read_header(header, tag, str(assembled.engine)).release, release_of(trt.__version__)
-    if written != installed and not target.version_compatible:
-        raise IncompatibleError(
-            f"{title} {written} wrote this plan, and {installed} is installed", hint="its plans need the same release"
-        )
-    cuda = Cuda.open(extra=extra, purpose=f"running a plan for {target.name} with {title}")
-    log, theirs = logger(trt)
-    mark = log.mark()
-    runtime = trt.Runtime(theirs)
-    _check_validity(trt, runtime, header, f"{title} {installed} refuses the plan for {target.name}", log)
-    engine = _deserialize(trt, runtime, assembled.engine)
-    if engine is None:
-        raise IncompatibleError(f"{title} {installed} refuses the plan for {target.name}: {log.reason(mark)}")
-    return TrtEngine(trt, cuda, engine, assembled, keep=(runtime, log))
+    source = FileSource(assembled.engine) if assembled.engine is not None else assembled.source
+    assert source is not None
+    try:
+        header = check_header(source, target, title=title, tag=tag, installed=trt.__version__)
+        cuda = Cuda.open(extra=extra, purpose=f"running a plan for {target.name} with {title}")
+        loader = Loader(trt, cuda, f"{title} {release_of(trt.__version__)} refuses the plan for {target.name}")
+        loader.check(header)
+        engine = loader.native(assembled, source) if assembled.refit else loader.engine(source)
+    finally:
+        source.close()
+    return TrtEngine(trt, cuda, engine, assembled, keep=loader)
 
 
-def _header(path: Path) -> bytes:
-    with storage_errors(f"read the plan {path}"), path.open("rb") as file:
-        return file.read(HEADER)
+class Loader:
+    """Deserializes plans with one runtime, which lives as long as this object.
 
+    Args:
+        trt: ``tensorrt_rtx`` or a sibling.
+        cuda: the CUDA runtime.
+        refusal: subject and verb of refusals: ``TensorRT 11.4.0 refuses the plan for trt-sm89``.
+    """
 
-def _check_validity(trt: Any, runtime: Any, header: bytes, refusal: str, log: Log) -> None:  # noqa: ANN401
-    if not hasattr(runtime, "get_engine_validity"):  # TensorRT before 10.13
-        return
-    mark = log.mark()
-    validity, diagnostics = runtime.get_engine_validity(header)
-    if validity == trt.EngineValidity.INVALID:
-        members = trt.EngineInvalidityDiagnostics.__members__.items()
-        names = [name.lower().replace("_", " ") for name, flag in members if int(diagnostics) & int(flag)]
-        raise IncompatibleError(f"{refusal}: {', '.join(names) or log.reason(mark)}")
+    def __init__(self, trt: Any, cuda: Cuda, refusal: str) -> None:  # noqa: ANN401
+        self._trt = trt
+        self._cuda = cuda
+        self._refusal = refusal
+        self._log, theirs = logger(trt)
+        self._runtime = trt.Runtime(theirs)
 
+    def check(self, header: bytes) -> None:
+        """Ask the runtime about a plan's header; see :func:`wszoo.backends.trt_validity.check_validity`."""
+        check_validity(self._trt, self._runtime, header, self._refusal, self._log)
 
-def _deserialize(trt: Any, runtime: Any, path: Path) -> Any:  # noqa: ANN401
-    with storage_errors(f"read the plan {path}"), path.open("rb") as file:
-        reader = _reader(trt, file)
+    def engine(self, source: PlanSource) -> Any:  # noqa: ANN401 - the class belongs to TensorRT
+        """Deserialize a plan.
+
+        Raises:
+            IncompatibleError: the runtime refuses it.
+            StorageError: it cannot be read.
+            IntegrityError: a tensor that it is made of is damaged.
+        """
+        mark = self._log.mark()
+        cursor = Cursor(source)
         try:
-            engine = runtime.deserialize_cuda_engine(reader)
+            engine = self._runtime.deserialize_cuda_engine(stream_reader(self._trt, cursor))
         except RuntimeError as error:
-            raise IncompatibleError(f"the plan {path} cannot be loaded: {error}") from error
-    if reader.error is not None:
-        raise StorageError(f"cannot read the plan {path}: {reader.error}") from reader.error
-    return engine
+            raise IncompatibleError(f"the plan {source.name} cannot be loaded: {error}") from error
+        if cursor.error is not None:
+            raise cursor.error
+        if engine is None:
+            raise refusal(self._refusal, self._log.reason(mark))
+        return engine
 
+    def native(self, assembled: Assembled, source: PlanSource) -> Any:  # noqa: ANN401
+        """A stripped plan as an engine with its weights: kept from an earlier load, or refitted now and then kept.
 
-def _reader(trt: Any, file: IO[bytes]) -> Any:  # noqa: ANN401
-    """An ``IStreamReaderV2`` over a file: the plan is never whole in host memory."""
-
-    class Reader(trt.IStreamReaderV2):  # type: ignore[misc] # a class without type information
-        def __init__(self) -> None:
-            trt.IStreamReaderV2.__init__(self)
-            self.error: OSError | None = None
-
-        def read(self, num_bytes: int, stream: int) -> bytes:  # noqa: ARG002 - TensorRT's signature
+        Raises:
+            IncompatibleError: the runtime refuses the plan or its weights.
+            IntegrityError: the refit map or a tensor is damaged.
+        """
+        key = self._key(assembled)
+        kept = find_refitted(assembled.cache, key, Silent()) if assembled.keep else None
+        if kept is not None:
+            whole = FileSource(kept)
             try:
-                return file.read(min(num_bytes, _READ))
-            except OSError as error:  # must not travel through TensorRT's frames
-                self.error = error
-                return b""
+                return self.engine(whole)
+            except IncompatibleError as error:  # of another driver, say: it can be made again
+                _LOG.info("the kept plan %s is of no use: %s", kept, error.message)
+            finally:
+                whole.close()
+        engine = self.engine(source)
+        assert assembled.refit is not None
+        self.refit(engine, assembled.refit, assembled)
+        if assembled.keep:
+            self._keep(engine, assembled, key)
+        return engine
 
-        def seek(self, offset: int, where: Any) -> bool:  # noqa: ANN401
-            try:
-                file.seek(offset, {"SET": 0, "CUR": 1, "END": 2}[where.name])
-            except (OSError, ValueError) as error:
-                self.error = OSError(str(error))
-                return False
-            return True
+    def refit(self, engine: Any, refit_map: RefitMap, assembled: Assembled) -> None:  # noqa: ANN401
+        """Give an engine its weights, by name where this wszoo knows how to make all of them.
 
-    return Reader()
+        Raises:
+            IncompatibleError: the engine refuses them.
+            IntegrityError: the refit map or a tensor is damaged.
+        """
+        stream = Stream(self._cuda)
+        known = all(weights.rule in set(Rule) for weights in refit_map.weights)
+        if known or not hasattr(self._trt, "OnnxParserRefitter"):
+            refit(self._trt, engine, refit_map, assembled.graph, stream)
+        else:
+            refit_through_parser(self._trt, engine, assembled.graph, stream)
+
+    def _key(self, assembled: Assembled) -> str:
+        runtime = f"{self._trt.__name__} {self._trt.__version__}"
+        where = f"{runtime}\n{self._cuda.product()}\n{self._cuda.driver()}\n{assembled.config.weights}"
+        return Digest.of(where.encode()).hex[:32]
+
+    def _keep(self, engine: Any, assembled: Assembled, key: str) -> None:  # noqa: ANN401
+        try:
+            plan = serialize(self._trt, engine, weights=True)
+            with memoryview(plan) as data:
+                keep_refitted(assembled.cache, key, data)
+        except (IncompatibleError, StorageError) as error:  # it only costs a refit at the next start
+            _LOG.warning("the refitted plan is not kept: %s", error.message)

@@ -17,3 +17,6 @@ TRT_NAMES = {
 
 ONNX_NAMES = {theirs: ours for ours, theirs in TRT_NAMES.items()}
 """The other way round."""
+
+WEIGHT_NAMES = {**TRT_NAMES, "int4": "INT4", "float4e2m1": "FP4"}
+"""The same for weights, which may have two elements in a byte."""

@@ -70,6 +70,19 @@ def gpu_option(function: Callable[P, R]) -> Callable[P, R]:
     return click.option("--gpu", default="auto", show_default=True, metavar="GPU", help=GPU_HELP)(function)
 
 
+def keep_option(function: Callable[P, R]) -> Callable[P, R]:
+    """``--keep``."""
+    text = "Of TensorRT plans: both (assembled, beside the weights) or weights (read out of the store at each load)."
+    choice = click.Choice(["both", "weights"])
+    return click.option("--keep", type=choice, default="both", show_default=True, help=text)(function)
+
+
+def avoid_option(function: Callable[P, R]) -> Callable[P, R]:
+    """``--avoid``."""
+    text = "A plan not to take, by digest or target; repeatable."
+    return click.option("--avoid", multiple=True, metavar="PLAN", help=text)(function)
+
+
 def pairs(values: tuple[str, ...], option: str) -> dict[str, str]:
     """``("a=1", "b=2")`` as a dictionary.
 

@@ -16,11 +16,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from wszoo.errors import WszooError
+    from wszoo.schema.trust import Decision
 
 
 def echo(text: str = "", *, err: bool = False) -> None:
     """Print text that wszoo composed: stripped of colours for ``NO_COLOR``, and where nobody watches."""
     click.echo(text, err=err, color=False if os.environ.get("NO_COLOR") else None)
+
+
+def echo_piece(text: str) -> None:
+    """Print a piece of a line at once; lines and tabs are kept, whatever else could steer a terminal is not."""
+    kept = "".join(char if char in "\n\t" else printable(char) for char in text)
+    click.echo(kept, nl=False)
+    sys.stdout.flush()
 
 
 def print_json(value: object) -> None:
@@ -55,6 +63,17 @@ def print_facts(facts: Iterable[tuple[str, str]]) -> None:
 def hint(text: str) -> None:
     """A line for people on stderr."""
     echo(printable(text), err=True)
+
+
+def warn_unsigned(decision: Decision | None) -> None:
+    """Say on stderr, whatever is quiet, that nobody vouches for a model."""
+    if decision is not None and decision.how == "unsigned":
+        label = click.style("WARNING:", fg="red", bold=True)
+        echo(
+            f"{label} {printable(decision.ref)} from {printable(decision.remote)} is UNSIGNED: nobody vouches for it, "
+            "and its plans are native code that will run as you",
+            err=True,
+        )
 
 
 def print_error(error: WszooError, *, as_json: bool, debug: bool) -> None:

@@ -83,6 +83,8 @@ def fit_runtime(target: Target, runtimes: Iterable[Runtime]) -> Runtime | str:
 
 def needed(target: Target) -> str:
     """The runtime that a target needs, in words: ``tensorrt 10.13.0.35 or later``."""
+    if target.lean_excluded is True:
+        return f"{LEAN} {target.version}, or {target.backend} of that version"
     later = (target.version_compatible and target.backend in _CLASSIC) or target.backend == ONNXRUNTIME
     return f"{target.backend} {target.version}{' or later' if later else ''}" if target.version else target.backend
 
@@ -134,6 +136,8 @@ def _preference(target: Target, runtime: Runtime) -> tuple[bool, bool, tuple[int
 def _loads(target: Target, installed: str) -> bool:
     if target.version in {"", installed}:
         return True
+    if target.lean_excluded is True:  # "built with the same version of TensorRT as the loaded runtime library"
+        return False
     built, have = version_key(target.version), version_key(installed)
     if target.backend == ONNXRUNTIME:
         return have >= built  # ONNX Runtime loads every older model

@@ -34,6 +34,11 @@ class Candidate:
     digest: Digest
     facts: PlanFacts
 
+    @property
+    def names(self) -> tuple[str, str]:
+        """What users call it: the digest, and the target, which other plans may share."""
+        return str(self.digest), self.facts.target.name
+
     def __str__(self) -> str:
         return f"{self.facts.target.name} ({self.digest.short})"
 
@@ -80,6 +85,7 @@ class Situation:
         gpu: the GPU; None when there is none or it is not wanted.
         backend: the only backend wanted; None for any.
         profile: the profile wanted; None for any.
+        avoid: names of plans not to take.
     """
 
     machine: Machine
@@ -88,6 +94,7 @@ class Situation:
     gpu: Gpu | None
     backend: str | None
     profile: str | None
+    avoid: frozenset[str] = frozenset()
 
 
 def judge(plan: Candidate, situation: Situation) -> Finding:

@@ -7,6 +7,7 @@ of the bytes as received, so what is not understood is never lost by re-encoding
 
 from __future__ import annotations
 
+import tomllib
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -35,7 +36,7 @@ def _decode_hook(kind: type[T], value: object) -> T:
 
 
 def _encode_hook(value: object) -> object:
-    if isinstance(value, Digest):
+    if isinstance(value, str):  # a digest, a key
         return str.__str__(value)
     raise TypeError(f"cannot encode {type(value).__name__}")
 
@@ -72,6 +73,40 @@ def decode(data: bytes | memoryview, kind: type[T], *, what: str, limit: int = M
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
         reason = str(error)[:_MAX_REASON]
         raise MalformedError(f"{what} is malformed: {reason}", hint="distrust its source, or pull it again") from error
+
+
+def decode_toml(data: bytes, kind: type[T], *, what: str, limit: int, hint: str) -> T:
+    """Decode a TOML document. Arguments and errors as for :func:`decode`; ``hint`` says what to do about it."""
+    if len(data) > limit:
+        raise LimitError(f"{what} has {len(data)} bytes, more than the {limit} that wszoo accepts", hint=hint)
+    try:
+        value = tomllib.loads(data.decode())
+    except RecursionError:
+        raise LimitError(f"{what} is nested too deep", hint=hint) from None
+    except ValueError as error:  # TOML's and Unicode's errors are ValueErrors
+        raise MalformedError(f"{what} is malformed: {str(error)[:_MAX_REASON]}", hint=hint) from error
+    return convert(value, kind, what=what, hint=hint)
+
+
+def convert(value: object, kind: type[T], *, what: str, hint: str) -> T:
+    """Turn what a decoder gave into a struct, as :func:`decode_toml` does with a whole document.
+
+    Args:
+        value: of plain types.
+        kind: the struct.
+        what: its name for error messages.
+        hint: what to do about an error.
+
+    Raises:
+        MalformedError: a field is missing, unknown or of another type; the message has its path.
+        LimitError: it is nested too deep.
+    """
+    try:
+        return msgspec.convert(value, kind, dec_hook=_decode_hook)
+    except RecursionError:
+        raise LimitError(f"{what} is nested too deep", hint=hint) from None
+    except (ValueError, msgspec.ValidationError) as error:
+        raise MalformedError(f"{what} is malformed: {str(error)[:_MAX_REASON]}", hint=hint) from error
 
 
 def encode(document: msgspec.Struct) -> bytes:

@@ -14,6 +14,8 @@ ARTIFACT = "application/vnd.wszoo.plan.v1"
 CONFIG = "application/vnd.wszoo.plan.config.v1+json"
 SPLICE_BASE = "application/vnd.wszoo.plan.splice-base.v1+xz"
 SPLICE = "application/vnd.wszoo.plan.splice.v1+zstd"
+REFIT = "application/vnd.wszoo.plan.refit.v1+json+zstd"
+NATIVE = "application/vnd.wszoo.plan.native.v1+zstd"
 
 
 class Kind(StrEnum):
@@ -45,6 +47,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         arch: ``x86_64``, ``aarch64``; empty means any.
         hardware_compatibility: TensorRT's level: a :class:`HardwareCompatibility`, or one that a later wszoo knows.
         version_compatible: later runtimes of the same major version may run it.
+        lean_excluded: it was built without the lean runtime that version compatibility takes: the lean runtime of the
+            very version that built it has to be installed, or TensorRT of that version. Absent means that it was not.
     """
 
     name: str
@@ -56,6 +60,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     arch: str = ""
     hardware_compatibility: str = HardwareCompatibility.NONE.value
     version_compatible: bool = False
+    lean_excluded: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class ShapeRange(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,8 +86,9 @@ class PlanConfig(msgspec.Struct, frozen=True, kw_only=True):
         target: what it was built for.
         kind: how it is assembled: one of :class:`Kind`, or one that a later wszoo knows.
         profiles: in the order in which the engine numbers them; empty when every shape is fixed.
-        engine_digest: sha256 of the full plan's bytes.
-        engine_bytes: their number.
+        engine_digest: sha256 of the full plan's bytes; for ``native``, of the stripped plan's, since refitting twice
+            need not give the same bytes.
+        engine_bytes: size of the full plan.
         graph: digest of the serialized graph it was built from.
         weights: digest over the component's tensor table (see ``docs/format.md``); pins which weights fit.
         provenance: builder, flags, versions.

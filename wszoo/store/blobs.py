@@ -13,7 +13,7 @@ import numpy as np
 
 from wszoo.digest import Digest
 from wszoo.errors import IntegrityError, LimitError, MalformedError, NotFoundError
-from wszoo.store.files import place, replace, storage_errors, unique_name
+from wszoo.store.files import is_regular, open_regular, place, replace, storage_errors, unique_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,10 +30,16 @@ _ASIDE = re.compile(r"([0-9a-f]{64})\.aside\..+")
 
 
 class BlobWriter:
-    """A blob being written; see :meth:`Blobs.writer`."""
+    """A blob being written; see :meth:`Blobs.writer`.
 
-    def __init__(self, file: BufferedWriter) -> None:
+    Args:
+        file: where to.
+        what: is being done, for the message when the file system refuses.
+    """
+
+    def __init__(self, file: BufferedWriter, what: str = "write a blob to") -> None:
         self._file = file
+        self._what = what
         self._hash = hashlib.sha256()
         self.size = 0
 
@@ -45,7 +51,7 @@ class BlobWriter:
         """
         view = memoryview(data).cast("B")
         self._hash.update(view)
-        with storage_errors("write a blob to"):
+        with storage_errors(self._what):
             self._file.write(view)
         self.size += len(view)
 
@@ -70,15 +76,17 @@ class Blobs:
         return self._layout.blob(digest)
 
     def size(self, digest: Digest) -> int | None:
-        """The blob's length in bytes, or None when it is not here."""
+        """The blob's length in bytes, or None when it is not here, or is no regular file."""
         for _ in self._twice(digest):
             with suppress(FileNotFoundError):
-                return self.path(digest).stat().st_size
+                return self.path(digest).lstat().st_size if is_regular(self.path(digest)) else None
         return None
 
     def hold(self, digest: Digest) -> bool:
         """True when the blob is here; its age starts anew, so that a gc that runs now keeps it."""
         try:
+            if not is_regular(self.path(digest)):
+                return False
             os.utime(self.path(digest))
         except FileNotFoundError:
             return False
@@ -153,7 +161,8 @@ class Blobs:
             IntegrityError: damaged.
         """
         with self._opened(digest) as file:
-            data = file.read(limit + 1)
+            # A read makes room for all that it is asked for; limits go up to 1 GiB, and most blobs are small.
+            data = file.read(min(limit, os.fstat(file.fileno()).st_size) + 1)
         if len(data) > limit:
             raise LimitError(f"blob {digest} is larger than the {limit} bytes that wszoo accepts for it")
         digest.check(Digest.of(data), f"blob {self.path(digest)}")
@@ -223,7 +232,7 @@ class Blobs:
     def _opened(self, digest: Digest) -> Iterator[BufferedReader]:
         with storage_errors("read blob"):
             for _ in self._twice(digest):
-                with suppress(FileNotFoundError), self.path(digest).open("rb") as file:
+                with suppress(FileNotFoundError), open_regular(self.path(digest)) as file:
                     yield file
                     return
         raise NotFoundError(

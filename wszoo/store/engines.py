@@ -6,17 +6,21 @@ content was hashed. A plan that differs from its stamp, or has none, is hashed a
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from wszoo.digest import Digest
-from wszoo.store.files import write_atomic
+from wszoo.errors import MalformedError
+from wszoo.store.files import is_regular, read_regular, write_atomic
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from wszoo.progress import Progress
     from wszoo.store.layout import StoreLayout
+
+_STAMP = 64  # bytes at most
 
 
 def stamp(layout: StoreLayout, digest: Digest) -> None:
@@ -28,11 +32,14 @@ def is_verified(layout: StoreLayout, digest: Digest, progress: Progress) -> bool
     """True when a kept plan is there and has the right bytes; hashes it if it changed since it was last hashed."""
     path = layout.engine(digest)
     try:
+        if not is_regular(path):
+            return False
         state = _state(path)
     except FileNotFoundError:
         return False
-    with suppress(OSError):
-        if _stamp(layout, digest).read_bytes() == state:
+    with suppress(OSError, MalformedError):
+        if read_regular(_stamp(layout, digest), _STAMP) == state:
+            os.utime(_stamp(layout, digest))  # its time tells cache.py when the plan was last used
             return True
     with progress.stage(f"verify {path.name[:12]}"):
         if Digest.of_file(path) != digest:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import time
 import uuid
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from wszoo.errors import StorageError
+from wszoo.errors import MalformedError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import BufferedReader
     from pathlib import Path
 
 # A virus scanner or indexer on Windows may hold a fresh file open for some hundred milliseconds.
@@ -68,6 +70,55 @@ def check_room(folder: Path, wanted: int, purpose: str) -> None:
         )
 
 
+def is_regular(path: Path) -> bool:
+    """True for a file that is itself there: no link, folder, pipe or device.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+    """
+    return stat.S_ISREG(path.lstat().st_mode)
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a file of a store for reading.
+
+    A store may come from anywhere: a pipe in it would block whoever opens it, a device never ends, and what a link
+    leads to is not the store's.
+
+    Raises:
+        MalformedError: it is no regular file.
+        OSError: it is not there, or cannot be read.
+    """
+    if is_regular(path):
+        file = path.open("rb") if os.name == "nt" else open(path, "rb", opener=_open_at_once)  # noqa: SIM115
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return file
+        file.close()
+    raise MalformedError(
+        f"{path} is a link, a folder or a device, where a store has a file",
+        hint="run 'wszoo verify --quarantine', then pull or build the model again",
+    )
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """A small file's bytes, up to one more than ``limit``: who decodes them refuses that. Errors as there."""
+    with open_regular(path) as file:
+        return file.read(min(limit, os.fstat(file.fileno()).st_size) + 1)  # read(limit) alone takes as much memory
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # It may have become a pipe or a link since it was looked at.
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
+
+
+def delete(path: Path) -> None:
+    """Delete what is there: a file, a link and not what it leads to, or a folder with all that is in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
 def unique_name() -> str:
     """A file name that no other process, on this host or another, uses."""
     return f"{os.getpid()}-{uuid.uuid4().hex}"
@@ -107,6 +158,10 @@ def place(temporary: Path, path: Path) -> None:
     """Rename a finished file to a name that says what is in it, durably."""
     try:
         replace(temporary, path)
+    except FileNotFoundError:
+        # A network file system may repeat a rename whose answer was lost, and then not find what it has renamed.
+        if not path.exists() or temporary.exists():
+            raise
     except PermissionError:
         # Windows does not replace a file that someone has mapped: then another process was first with it.
         if not path.exists() or path.stat().st_size != temporary.stat().st_size:
@@ -148,7 +203,11 @@ def write_atomic(path: Path, data: bytes, scratch: Path) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        replace(temporary, path)
+        try:
+            replace(temporary, path)
+        except FileNotFoundError:  # see place(); here the target may have been there before
+            if temporary.exists() or path.read_bytes() != data:
+                raise
         sync_folder(path.parent)
     finally:
         with suppress(OSError):

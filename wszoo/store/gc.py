@@ -9,15 +9,16 @@ between takes it back, and so does the next gc if this one is killed then.
 from __future__ import annotations
 
 import math
-import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wszoo.errors import NotFoundError, UsageError
 from wszoo.schema import plan
+from wszoo.store.built import is_gone
+from wszoo.store.dangling import drop_dangling
 from wszoo.store.documents import plan_facts, reachable
-from wszoo.store.files import replace, storage_errors
+from wszoo.store.files import delete, replace, storage_errors
 from wszoo.store.leases import file_system_time, oldest_start
 from wszoo.store.partials import clean_partials
 from wszoo.store.substitutes import clean_substitutes, replaced
@@ -72,8 +73,9 @@ def collect(store: Store, *, dry_run: bool = False, grace: float = GRACE) -> GcR
         # and so is what it writes or renews and what becomes reachable.
         now = file_system_time(store.layout)
         started = oldest_start(store.layout)
-        limit = min(now - grace, started if started is not None else float("inf"))
-        live, engines = _live(store)
+        limit = _limit(now, grace, started)
+        gone = drop_dangling(store, lambda digest: _is_old(store.blobs, digest, limit), dry_run=dry_run)
+        live, engines = _live(store, gone)
         tables = list(replaced(store.layout, store.blobs, live))
         live.update(digest for table in tables for digest in table.blobs())
         deleted, freed, recent = [], 0, 0
@@ -86,17 +88,38 @@ def collect(store: Store, *, dry_run: bool = False, grace: float = GRACE) -> GcR
                 deleted.append(digest)
                 freed += size
         freed += _clean_engines(store, engines, limit, dry_run=dry_run)
+        freed += _clean(store.layout.built, limit, dry_run=dry_run, keep=lambda path: not is_gone(store, path, deleted))
+        freed += _clean(store.layout.accepted, limit, dry_run=dry_run, keep=lambda path: f"sha256:{path.stem}" in live)
+        freed += _clean(store.layout.verifying, limit, dry_run=dry_run, keep=lambda _: False)
         freed += _clean(store.layout.tmp, limit, dry_run=dry_run, keep=store.blobs.is_aside)
         freed += clean_partials(store.layout, limit, dry_run=dry_run)
         freed += clean_substitutes(store.layout, {table.pack for table in tables}, limit, dry_run=dry_run)
     return GcReport(deleted=tuple(deleted), freed_bytes=freed, kept_recent=recent)
 
 
-def _live(store: Store) -> tuple[set[Digest], set[str]]:
-    """Digests of the blobs that refs reach, and hex names of the engines that their plans assemble to."""
+def _limit(now: float, grace: float, started: float | None) -> float:
+    """What is younger than this stays (file system time, seconds)."""
+    if started is None:
+        return now - grace
+    if started > now:  # the clock was set back while work went on: nothing's age can be told from its time
+        return -math.inf
+    return min(now - grace, started)
+
+
+def _is_old(blobs: Blobs, digest: Digest, limit: float) -> bool:
+    try:
+        return blobs.path(digest).lstat().st_mtime < limit
+    except FileNotFoundError:
+        return True
+
+
+def _live(store: Store, gone: set[str]) -> tuple[set[Digest], set[str]]:
+    """Digests of the blobs that refs but those in ``gone`` reach, and hex names of the engines of their plans."""
     live: set[Digest] = set()
     engines: set[str] = set()
     for entry in store.refs.all():
+        if entry.ref.tagged in gone:
+            continue
         try:
             for descriptor in reachable(store, entry.descriptor, entry.held):
                 live.add(descriptor.digest)
@@ -105,22 +128,22 @@ def _live(store: Store) -> tuple[set[Digest], set[str]]:
         except NotFoundError:
             if store.refs.find(entry.ref) == entry:
                 raise
-            return _live(store)  # the ref went meanwhile, and another gc has taken its documents
+            return _live(store, gone)  # the ref went meanwhile, and another gc has taken its documents
     return live, engines
 
 
 def _age_out(blobs: Blobs, digest: Digest, limit: float, *, dry_run: bool) -> int | None:
     """Delete a blob unless it is younger than ``limit``; its size if it went (or would), else None."""
     try:
-        status = blobs.path(digest).stat()
+        status = blobs.path(digest).lstat()
         if status.st_mtime >= limit:
             return None
         if not dry_run:
             aside = blobs.put_aside(digest)
-            if aside.stat().st_mtime >= limit:
+            if aside.lstat().st_mtime >= limit:
                 replace(aside, blobs.path(digest))
                 return None
-            aside.unlink()
+            delete(aside)
     except FileNotFoundError:  # another gc was here, or someone took it back
         return None
     except PermissionError:  # mapped by a running program on Windows
@@ -136,14 +159,14 @@ def _clean_engines(store: Store, live: set[str], limit: float, *, dry_run: bool)
 
 def _clean(folder: Path, limit: float, *, dry_run: bool, keep: Callable[[Path], bool]) -> int:
     freed = 0
-    for path in folder.iterdir():
+    for path in folder.iterdir() if folder.is_dir() else ():
         if keep(path):
             continue
         with suppress(OSError):
-            status = path.stat()
+            status = path.lstat()
             if status.st_mtime >= limit:
                 continue
             if not dry_run:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                delete(path)
             freed += status.st_size
     return freed

@@ -1,7 +1,8 @@
 """Who is working on a store now, so that gc keeps what they have written and not yet made reachable.
 
 A lease is a file whose modification time is renewed while the work goes on. Times are compared with each other only, as
-the file system gives them, so that hosts whose clocks differ can share a store.
+the file system gives them, so that hosts whose clocks differ can share a store. A clock that jumps forward makes every
+lease look old until it is renewed; so one is not taken for dead while its process runs, where that can be looked up.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from wszoo.store.files import storage_errors, unique_name
+from wszoo.errors import MalformedError
+from wszoo.store.files import read_regular, storage_errors, unique_name
+from wszoo.store.processes import process_space, runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 RENEW = 60.0  # seconds
 EXPIRE = 900.0  # seconds without renewal after which its owner is taken for dead
+EXPIRE_RUNNING = 7 * 86_400.0  # the same where a process of its number runs, which may be another by then
 
 
 @contextmanager
@@ -35,7 +39,8 @@ def lease(layout: StoreLayout) -> Iterator[None]:
     started, alive = layout.leases / f"{name}.start", layout.leases / f"{name}.alive"
     with storage_errors("take a lease in"):
         started.touch(exist_ok=False)
-        alive.touch(exist_ok=False)
+        with alive.open("x", encoding="utf-8") as file:
+            file.write(process_space())
     done = threading.Event()
     renewer = threading.Thread(target=_renew, args=(alive, done), name="wszoo-lease", daemon=True)
     renewer.start()
@@ -58,11 +63,16 @@ def oldest_start(layout: StoreLayout) -> float | None:
     for alive in layout.leases.glob("*.alive"):
         started = alive.with_suffix(".start")
         with suppress(FileNotFoundError):
-            if now - alive.stat().st_mtime > EXPIRE:
+            silent = now - alive.stat().st_mtime
+            if silent > EXPIRE_RUNNING or (silent > EXPIRE and not _runs(alive)):
                 alive.unlink()
                 started.unlink()
             else:
                 starts.append(started.stat().st_mtime)
+    for started in layout.leases.glob("*.start"):  # its owner was killed between making or deleting the two files
+        with suppress(FileNotFoundError):
+            if not started.with_suffix(".alive").exists() and now - started.stat().st_mtime > EXPIRE:
+                started.unlink()
     return min(starts, default=None)
 
 
@@ -73,6 +83,13 @@ def file_system_time(layout: StoreLayout) -> float:
         now = os.fstat(file.fileno()).st_mtime  # of the open file: another gc may take it for litter meanwhile
     probe.unlink(missing_ok=True)
     return now
+
+
+def _runs(alive: Path) -> bool:
+    try:
+        return runs(alive.stem, read_regular(alive, 200).decode()) is True
+    except (OSError, UnicodeDecodeError, MalformedError):
+        return False
 
 
 def _renew(alive: Path, done: threading.Event) -> None:

@@ -9,18 +9,19 @@ the file for ``EXPIRE`` seconds. A wrong guess costs work and nothing else: nobo
 from __future__ import annotations
 
 import os
-import socket
 import threading
 from contextlib import contextmanager, suppress
 from enum import Enum
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wszoo.store.files import storage_errors, unique_name
+from wszoo.errors import MalformedError
+from wszoo.store.files import read_regular, storage_errors, unique_name
 from wszoo.store.leases import file_system_time
+from wszoo.store.processes import process_space, runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from wszoo.store.layout import StoreLayout
 
@@ -47,7 +48,7 @@ def present(layout: StoreLayout) -> Iterator[str]:
     name = unique_name()
     alive = layout.partials / f"{name}.alive"
     with storage_errors("start a pull in"):
-        alive.write_text(_process_space(), encoding="utf-8")
+        alive.write_text(process_space(), encoding="utf-8")
     done = threading.Event()
     renewer = threading.Thread(target=_renew, args=(alive, done), name="wszoo-present", daemon=True)
     renewer.start()
@@ -64,10 +65,10 @@ def state(layout: StoreLayout, owner: str) -> State:
     """Whether an owner is alive."""
     path = layout.partials / f"{owner}.alive"
     try:
-        space, touched = path.read_text(encoding="utf-8"), path.stat().st_mtime
-    except (OSError, UnicodeDecodeError):
+        space, touched = read_regular(path, 200).decode(), path.stat().st_mtime
+    except (OSError, UnicodeDecodeError, MalformedError):
         return State.GONE
-    if space and space == _process_space() and not _runs(owner):
+    if runs(owner, space) is False:
         return State.GONE
     return State.SILENT if file_system_time(layout) - touched > EXPIRE else State.ALIVE
 
@@ -76,25 +77,3 @@ def _renew(alive: Path, done: threading.Event) -> None:
     while not done.wait(RENEW):
         with suppress(OSError):
             os.utime(alive)
-
-
-def _runs(owner: str) -> bool:
-    """Whether the process that an owner's name begins with exists."""
-    try:
-        os.kill(int(owner.partition("-")[0]), 0)
-    except (ProcessLookupError, ValueError):
-        return False
-    except OSError:  # it is another user's
-        return True
-    return True
-
-
-def _process_space() -> str:
-    """Equal for two processes only if one can look the other's number up; empty where that is not known."""
-    if os.name == "nt":  # os.kill(pid, 0) sends Ctrl-C there
-        return ""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
-        return f"{boot} {Path('/proc/self/ns/pid').stat().st_ino}"
-    except OSError:
-        return socket.gethostname()

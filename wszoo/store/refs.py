@@ -30,8 +30,8 @@ from wszoo.digest import Digest
 from wszoo.errors import LimitError, MalformedError, NotFoundError, UsageError, WszooError
 from wszoo.names import Ref
 from wszoo.schema.decode import MAX_DOCUMENT, MAX_MANIFEST, decode, encode
-from wszoo.schema.oci import INDEX, REF_NAME, Descriptor, Index
-from wszoo.store.files import rename_new, storage_errors, sync_folder, unique_name, write_atomic
+from wszoo.schema.oci import INDEX, REF_NAME, Descriptor, Index, held_in, with_held
+from wszoo.store.files import read_regular, rename_new, storage_errors, sync_folder, unique_name, write_atomic
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,11 +50,13 @@ class RefRecord(msgspec.Struct, frozen=True, kw_only=True):
         ref: ``name:tag``.
         descriptor: of the index; None when the ref was deleted.
         held: digests of the plan manifests whose blobs are here; None when all are, as after a build.
+        source: where it was pulled from, for who mends it; empty when it was built here.
     """
 
     ref: str
     descriptor: Descriptor | None = None
     held: tuple[Digest, ...] | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +68,14 @@ class Entry:
         descriptor: of the index.
         held: see :class:`RefRecord`.
         generation: what :meth:`Refs.swap` compares.
+        source: see :class:`RefRecord`.
     """
 
     ref: Ref
     descriptor: Descriptor
     held: tuple[Digest, ...] | None
     generation: int
+    source: str = ""
 
 
 class Refs:
@@ -99,7 +103,8 @@ class Refs:
         """
         entry = self.find(ref)
         if entry is None:
-            known = [str(other.ref) for other in self.survey()[0] if other.ref.name == ref.name]
+            named = [other.ref for other in self.survey()[0] if other.ref.name == ref.name]
+            known = [str(other) for other in named if not other.is_referrers]
             hint = f"there is: {', '.join(known)}" if known else "see 'wszoo list', or name a source with --from"
             raise NotFoundError(f"no {ref} in {self._layout.root}", hint=hint)
         return entry
@@ -153,7 +158,13 @@ class Refs:
             )
 
     def swap(
-        self, ref: Ref, descriptor: Descriptor | None, *, held: tuple[Digest, ...] | None, expected: Entry | None
+        self,
+        ref: Ref,
+        descriptor: Descriptor | None,
+        *,
+        held: tuple[Digest, ...] | None,
+        expected: Entry | None,
+        source: str = "",
     ) -> bool:
         """Point a ref at another index, unless someone else changed it first.
 
@@ -162,6 +173,7 @@ class Refs:
             descriptor: of the new index; None deletes the ref.
             held: see :class:`RefRecord`.
             expected: what :meth:`find` returned before; None when there was nothing.
+            source: see :class:`RefRecord`.
 
         Returns:
             True when the ref is now what was asked for. False when it is not, or when others have changed it since:
@@ -183,12 +195,14 @@ class Refs:
             folder = self._folder(ref)
             folder.mkdir(parents=True, exist_ok=True)
             record, generation = self._latest(folder)
+            if not generation:
+                sync_folder(self._layout.refs)  # the ref's folder is new
             now = None if record is None or record.descriptor is None else record.descriptor.digest
             if now != (expected.descriptor.digest if expected else None):
                 return False
             if expected is not None and expected.generation not in {generation, 0}:
                 return False
-            update = RefRecord(ref=ref.tagged, descriptor=descriptor, held=held)
+            update = RefRecord(ref=ref.tagged, descriptor=descriptor, held=held, source=source)
             if not self._claim(folder / f"{generation + 1:08d}", update):
                 return False
             last = _generations(folder)[-1:] == [generation + 1]
@@ -207,6 +221,8 @@ class Refs:
             write_atomic(temporary / _RECORD, encode(record), self._layout.tmp)
             if not rename_new(temporary, generation):
                 return False
+        except FileNotFoundError:  # a gc without grace has taken it for litter
+            return False
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         sync_folder(generation.parent)
@@ -232,7 +248,7 @@ class Refs:
 
     def _read_index(self) -> Index | None:
         try:
-            data = self._layout.index.read_bytes()
+            data = read_regular(self._layout.index, MAX_DOCUMENT)
         except FileNotFoundError:
             return None
         return decode(data, Index, what=str(self._layout.index), limit=MAX_DOCUMENT)
@@ -241,7 +257,7 @@ class Refs:
         index = self._read_index()
         # Other tools may keep anything here under any name; what is no ref of ours is not ours to judge.
         ours = [each for each in index.manifests if not _foreign(each)] if index else []
-        return [Entry(Ref.parse(each.annotations[REF_NAME]).unpinned, each, None, 0) for each in ours]
+        return [Entry(Ref.parse(each.annotations[REF_NAME]).unpinned, each, held_in(each), 0) for each in ours]
 
     def _adopt(self) -> None:
         """Turn another tool's ``index.json`` into refs, all at once."""
@@ -251,12 +267,15 @@ class Refs:
         temporary = self._layout.tmp / unique_name()
         temporary.mkdir()
         for entry in {entry.ref.tagged: entry for entry in reversed(self._from_index())}.values():  # the first wins
-            record = RefRecord(ref=entry.ref.tagged, descriptor=entry.descriptor)
+            record = RefRecord(ref=entry.ref.tagged, descriptor=entry.descriptor, held=entry.held)
             place = temporary / self._folder(entry.ref).name / f"{1:08d}"
             place.mkdir(parents=True)
             write_atomic(place / _RECORD, encode(record), self._layout.tmp)
+            sync_folder(place.parent)
+        sync_folder(temporary)
         try:
             rename_new(temporary, self._layout.refs)  # if another process was first, it had the same content
+            sync_folder(self._layout.private)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -267,13 +286,7 @@ class Refs:
             written = data
 
     def _index(self) -> bytes:
-        manifests = (
-            msgspec.structs.replace(
-                entry.descriptor, annotations={**entry.descriptor.annotations, REF_NAME: entry.ref.tagged}
-            )
-            for entry in self.survey()[0]
-        )
-        return encode(Index(manifests=tuple(manifests)))
+        return encode(Index(manifests=tuple(_published(entry) for entry in self.survey()[0])))
 
 
 def _generations(folder: Path) -> list[int]:
@@ -282,9 +295,15 @@ def _generations(folder: Path) -> list[int]:
 
 def _read_record(generation: Path) -> RefRecord:
     try:
-        return decode((generation / _RECORD).read_bytes(), RefRecord, what=f"ref {generation}")
+        return decode(read_regular(generation / _RECORD, MAX_DOCUMENT), RefRecord, what=f"ref {generation}")
     except WszooError as error:
         raise MalformedError(error.message, hint=f"delete {generation.parent}, then pull or build again") from error
+
+
+def _published(entry: Entry) -> Descriptor:
+    """How ``index.json`` tells a ref to those who pull from here."""
+    described = with_held(entry.descriptor, entry.held)
+    return msgspec.structs.replace(described, annotations={**described.annotations, REF_NAME: entry.ref.tagged})
 
 
 def _foreign(descriptor: Descriptor) -> bool:
@@ -300,4 +319,4 @@ def _entry(record: RefRecord | None, generation: int) -> Entry | None:
         return None
     if record.descriptor.size > MAX_MANIFEST:
         raise MalformedError(f"the index of {record.ref} claims {record.descriptor.size} bytes")
-    return Entry(Ref.parse(record.ref), record.descriptor, record.held, generation)
+    return Entry(Ref.parse(record.ref), record.descriptor, record.held, generation, record.source)

@@ -18,7 +18,7 @@ import msgspec
 from wszoo.digest import Digest
 from wszoo.errors import MalformedError
 from wszoo.schema.decode import MAX_DOCUMENT, decode, encode
-from wszoo.store.files import storage_errors, write_atomic
+from wszoo.store.files import read_regular, storage_errors, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -54,15 +54,20 @@ class Substitute(msgspec.Struct, frozen=True, kw_only=True):
         return {place.blob for places in self.tensors.values() for place in places}
 
 
+def table_path(layout: StoreLayout, pack: Digest) -> Path:
+    """Where the table for a pack is, or would be."""
+    return layout.tensors / f"{pack.hex}.json"
+
+
 def read_substitute(layout: StoreLayout, pack: Digest) -> Substitute | None:
     """What stands in for a pack; None when nothing does.
 
     Raises:
         MalformedError: the file is damaged.
     """
-    path = layout.tensors / f"{pack.hex}.json"
+    path = table_path(layout, pack)
     try:
-        data = path.read_bytes()
+        data = read_regular(path, MAX_DOCUMENT)
     except OSError:
         return None
     try:
@@ -79,7 +84,7 @@ def write_substitute(layout: StoreLayout, substitute: Substitute) -> None:
     """
     layout.create()
     with storage_errors("note where tensors are in"):
-        write_atomic(layout.tensors / f"{substitute.pack.hex}.json", encode(substitute), layout.tmp)
+        write_atomic(table_path(layout, substitute.pack), encode(substitute), layout.tmp)
 
 
 def hold_substitute(layout: StoreLayout, blobs: Blobs, pack: Digest) -> bool:
@@ -91,7 +96,7 @@ def hold_substitute(layout: StoreLayout, blobs: Blobs, pack: Digest) -> bool:
     if found is None or not all(blobs.hold(each) for each in found.blobs()):
         return False
     with suppress(OSError):
-        os.utime(layout.tensors / f"{pack.hex}.json")
+        os.utime(table_path(layout, pack))
     return True
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -11,20 +11,22 @@ import msgspec
 
 from wszoo.digest import Digest
 from wszoo.errors import MalformedError, NotFoundError, WszooError
+from wszoo.parallel import cores, ordered_map
 from wszoo.progress import Silent
 from wszoo.store.documents import reachable
-from wszoo.store.files import replace, storage_errors, unique_name
+from wszoo.store.files import open_regular, replace, storage_errors, unique_name
 from wszoo.store.substitutes import read_substitute
+from wszoo.store.verified import Journal, State, state_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from wszoo.progress import Progress
     from wszoo.schema.oci import Descriptor
     from wszoo.store.store import Store
 
-WORKERS = 4  # hashing releases the GIL; more than this only fight over the disk
+_PIECE = 1 << 20  # bytes hashed without the GIL at a time: with 64 KiB, two threads lose a tenth to handing it over
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,79 +50,124 @@ class VerifyReport:
     """What verify found.
 
     Attributes:
-        checked: files hashed.
+        checked: files hashed now.
         checked_bytes: their bytes.
+        resumed: files that an interrupted run had hashed, and that have not changed since.
         problems: sorted by path; empty when all is well.
     """
 
     checked: int
     checked_bytes: int
     problems: tuple[Problem, ...]
+    resumed: int = 0
 
 
-def verify(store: Store, progress: Progress | None = None, *, quarantine: bool = False) -> VerifyReport:
-    """Hash every blob and assembled plan, and follow every ref.
+@dataclass(frozen=True, slots=True)
+class _File:
+    path: Path
+    digest: Digest
+    state: State
 
-    Damage is reported, never raised, so that one damaged file does not hide another.
+
+def verify(
+    store: Store, progress: Progress | None = None, *, quarantine: bool = False, fresh: bool = False
+) -> VerifyReport:
+    """Hash every blob and assembled plan on all cores, and follow every ref.
+
+    Damage is reported, never raised, so that one damaged file does not hide another. A run that was interrupted goes on
+    where it stopped, see :mod:`wszoo.store.verified`.
 
     Args:
         store: which.
         progress: where to report.
         quarantine: put damaged files aside, so that pulling or building again replaces them.
+        fresh: hash also what an interrupted run has hashed.
 
     Raises:
         StorageError: a damaged file cannot be put aside.
     """
     users, problems = _users(store)
-    files, sizes = _sized(_files(store))
-    damaged: list[Path] = []
-    with (progress or Silent()).stage("verify", sum(sizes)) as advance, ThreadPoolExecutor(WORKERS) as pool:
-        for (path, digest), size, found in zip(files, sizes, pool.map(_hash, files), strict=True):
-            advance(size)
-            if found != digest:
-                refs = tuple(users.get(digest, ()))
-                problems.append(Problem(what="damaged", path=str(path), refs=refs, detail=f"hashes to {found}"))
-                damaged.append(path)
+    files = _files(store)
+    with Journal(store.layout) as journal:
+        before = frozenset() if fresh else journal.before
+        wanted = [file for file in files if (file.digest.hex, file.state) not in before]
+        damaged = list(_hash_all(wanted, journal, progress or Silent()))
+    for file, detail in damaged:
+        refs = tuple(users.get(file.digest, ()))
+        problems.append(Problem(what="damaged", path=str(file.path), refs=refs, detail=detail))
     _follow_substitutes(store, users, problems)
-    for digest in users.keys() - {digest for _, digest in files}:
-        path, refs = store.blobs.path(digest), tuple(users[digest])
-        problems.append(Problem(what="missing", path=str(path), refs=refs, detail="not in the store"))
+    problems += _missing(store, users, {file.digest for file in files})
     if quarantine:
-        _put_aside(store, damaged)
-    ordered = sorted(problems, key=lambda problem: (problem.path, problem.what))
-    return VerifyReport(checked=len(files), checked_bytes=sum(sizes), problems=tuple(ordered))
+        put_aside(store, (file.path for file, _ in damaged))
+    return VerifyReport(
+        checked=len(wanted),
+        checked_bytes=sum(file.state.size for file in wanted),
+        resumed=len(files) - len(wanted),
+        problems=tuple(sorted(problems, key=lambda problem: (problem.path, problem.what))),
+    )
 
 
-def _put_aside(store: Store, damaged: list[Path]) -> None:
+def put_aside(store: Store, paths: Iterable[Path]) -> None:
+    """Move damaged files into the store's quarantine; nothing is deleted.
+
+    Raises:
+        StorageError: one cannot be moved.
+    """
     store.layout.create()
     with storage_errors("put a damaged file aside in"):
-        for path in damaged:
-            replace(path, store.layout.quarantine / f"{path.name}-{unique_name()}")
+        for path in paths:
+            with suppress(FileNotFoundError):  # a gc has deleted it meanwhile
+                replace(path, store.layout.quarantine / f"{path.name}-{unique_name()}")
 
 
-def _files(store: Store) -> Iterator[tuple[Path, Digest]]:
-    """Every file whose name is the digest of its content."""
-    for digest in sorted(store.blobs.all()):
-        yield store.blobs.path(digest), digest
-    for path in sorted(store.layout.engines.glob("*.plan")):
+def _files(store: Store) -> list[_File]:
+    """Every file whose name is the digest of its content, the largest first, so that no core waits for the last one."""
+    named = [(store.blobs.path(digest), digest) for digest in store.blobs.all()]
+    for path in store.layout.engines.glob("*.plan"):
         with suppress(MalformedError):
-            yield path, Digest(f"sha256:{path.stem}")
-
-
-def _sized(files: Iterator[tuple[Path, Digest]]) -> tuple[list[tuple[Path, Digest]], list[int]]:
-    found, sizes = [], []
-    for path, digest in files:
+            named.append((path, Digest(f"sha256:{path.stem}")))
+    found = []
+    for path, digest in named:
         with suppress(FileNotFoundError):  # gc may run meanwhile
-            sizes.append(path.stat().st_size)
-            found.append((path, digest))
-    return found, sizes
+            found.append(_File(path, digest, state_of(path)))
+    return sorted(found, key=lambda file: (-file.state.size, file.digest))
 
 
-def _hash(item: tuple[Path, Digest]) -> Digest | str:
+def _hash_all(files: list[_File], journal: Journal, progress: Progress) -> Iterator[tuple[_File, str]]:
+    """What is wrong with files; the journal notes those that are right."""
+    with progress.stage("verify", sum(file.state.size for file in files)) as advance:
+        for file, found in zip(files, ordered_map(_hash, files, workers=cores()), strict=True):
+            advance(file.state.size)
+            if found == file.digest:
+                journal.note(file.digest.hex, file.state)
+            elif found is not None:
+                yield file, f"hashes to {found}" if isinstance(found, Digest) else found
+
+
+def _hash(file: _File) -> Digest | str | None:
+    """A file's digest, why there is none, or None when it has gone."""
+    running, view = hashlib.sha256(), memoryview(bytearray(_PIECE))
     try:
-        return Digest.of_file(item[0])
+        with open_regular(file.path) as opened:
+            # Past the buffer of the file, which would copy everything once more.
+            while count := opened.raw.readinto(view):
+                running.update(view[:count])
+    except FileNotFoundError:
+        return None
     except OSError as error:
-        return f"an error: {error.strerror}"
+        return f"cannot be read: {error.strerror}"
+    except MalformedError as error:
+        return error.message
+    return Digest.from_hash(running)
+
+
+def _missing(store: Store, users: dict[Digest, list[str]], here: set[Digest]) -> Iterator[Problem]:
+    missing = [digest for digest in users.keys() - here if store.blobs.size(digest) is None]  # a pull may run meanwhile
+    still = {entry.ref.tagged for entry in store.refs.survey()[0]} if missing else set()  # and so may rm and gc
+    for digest in missing:
+        refs = tuple(name for name in users[digest] if name in still)
+        if refs:
+            yield Problem(what="missing", path=str(store.blobs.path(digest)), refs=refs, detail="not in the store")
 
 
 def _users(store: Store) -> tuple[dict[Digest, list[str]], list[Problem]]:

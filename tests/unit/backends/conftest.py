@@ -1,6 +1,5 @@
 """Graphs and fakes for the backends' tests."""
 
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -8,6 +7,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+
+sys.path.insert(0, str(Path(__file__).parent))  # test modules are imported by file
+
+import fake_tensorrt
 
 from wszoo.backends.protocol import Assembled, BuildJob
 from wszoo.digest import Digest
@@ -89,8 +92,9 @@ def portable(tmp_path):
 def job():
     """A build job for a graph."""
 
-    def make(graph, target, profiles=(), progress=None):
-        return BuildJob(component="net", graph=graph, target=target, profiles=profiles, progress=progress or Silent())
+    def make(graph, target, profiles=(), progress=None, cache=None):
+        progress = progress or Silent()
+        return BuildJob(component="net", graph=graph, target=target, profiles=profiles, progress=progress, cache=cache)
 
     return make
 
@@ -122,21 +126,29 @@ def _config(target, kind, plan, graph, profiles=()):
 @pytest.fixture
 def fake():
     """The module ``fake_tensorrt``."""
-    path = Path(__file__).with_name("fake_tensorrt.py")
-    spec = importlib.util.spec_from_file_location("fake_tensorrt", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    return fake_tensorrt
+
+
+def install_fake(module, monkeypatch):
+    """Put a fake module and its fake CUDA in place of the real ones."""
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", module.cuda)
+    monkeypatch.setattr("wszoo.backends.trt_log._LOGS", {})
     return module
 
 
 @pytest.fixture
 def fake_trt(fake, monkeypatch):
     """A fake TensorRT-RTX on a fake GPU, installed in place of the real modules; a fresh log as well."""
-    module = fake.FakeTensorRT(fake.FakeCuda())
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", module)
-    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", module.cuda)
-    monkeypatch.setattr("wszoo.backends.trt_log._LOGS", {})
-    return module
+    return install_fake(fake.FakeTensorRT(fake.FakeCuda()), monkeypatch)
+
+
+@pytest.fixture
+def fake_classic(fake, monkeypatch):
+    """A fake classic TensorRT with builder, parser and refitter, on a fake RTX 4090."""
+    from fake_tensorrt_builder import FakeClassic
+
+    return install_fake(FakeClassic(fake.FakeCuda()), monkeypatch)
 
 
 @pytest.fixture

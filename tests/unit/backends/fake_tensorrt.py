@@ -2,8 +2,8 @@
 
 It is a fake: it shows that wszoo calls in the right order with the right arguments, not that TensorRT accepts them. Its
 signatures, return values and refusals follow tensorrt_rtx 1.7.1 and cuda-bindings 13. A plan is a real header and JSON;
-every output is its input doubled. "Device memory" is host memory of its own, and every copy is checked against its
-bounds.
+every output is its input doubled, or times the plan's weights if it has some. "Device memory" is host memory of its
+own, and every copy is checked against its bounds. The builder and the refitter are in fake_tensorrt_builder.py.
 """
 
 import ctypes
@@ -13,17 +13,25 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
+HEADER_BYTES = 64
 _TYPES = {"FLOAT": np.float32, "HALF": np.float16, "INT64": np.int64, "BF16": np.uint16}
 
 
-def make_plan(tensors, profiles=(), *, release=(1, 7, 1, 116), tag=b"vtrt"):
-    """A fake plan: ``tensors`` maps a name to (dtype, shape, name of the input that it doubles or None)."""
-    body = json.dumps({"tensors": tensors, "profiles": list(profiles)}).encode()
+def make_plan(tensors, profiles=(), *, release=(1, 7, 1, 116), tag=b"vtrt", weights=None):
+    """A fake plan: ``tensors`` maps a name to (dtype, shape, name of the input that it doubles or None).
+
+    ``weights`` maps a name to (dtype, count, hexadecimal bytes, or None when stripped); outputs are inputs times the
+    product of all of them.
+    """
+    body = json.dumps({"tensors": tensors, "profiles": list(profiles), "weights": weights or {}}).encode()
     head = tag + bytes(12) + (64 + len(body)).to_bytes(8, "little") + bytes(release)
     return head.ljust(64, b"\0") + body
 
 
 class FakeCuda(ModuleType):
+    class cudaStreamCaptureMode(enum.IntEnum):  # noqa: N801
+        cudaStreamCaptureModeThreadLocal = 1  # noqa: N815
+
     class cudaMemcpyKind(enum.IntEnum):  # noqa: N801
         cudaMemcpyHostToDevice = 1  # noqa: N815
         cudaMemcpyDeviceToHost = 2  # noqa: N815
@@ -31,9 +39,41 @@ class FakeCuda(ModuleType):
     def __init__(self, devices=1, room=1 << 30):
         super().__init__("cuda.bindings.runtime")
         self.devices, self.room, self.allocated, self.streams = devices, room, {}, 0
+        self.product = b"NVIDIA GeForce RTX 4090"
+        self.recorded, self.graphs, self.launches, self.no_capture = None, 0, 0, False
 
     def cudaGetDeviceCount(self):  # noqa: N802
         return (0, self.devices) if self.devices is not None else (35, None)
+
+    def cudaGetDeviceProperties(self, device):  # noqa: N802
+        return 0, SimpleNamespace(name=self.product)
+
+    def cudaDriverGetVersion(self):  # noqa: N802
+        return 0, 13000
+
+    def cudaStreamBeginCapture(self, stream, mode):  # noqa: N802
+        assert (stream, mode, self.recorded) == (0x5000, 1, None)
+        self.recorded = []
+        return (0,)
+
+    def cudaStreamEndCapture(self, stream):  # noqa: N802
+        work, self.recorded = self.recorded, None
+        return (0, work) if not self.no_capture else (900, None)
+
+    def cudaGraphInstantiate(self, graph, flags):  # noqa: N802
+        self.graphs += 1
+        return 0, graph
+
+    def cudaGraphLaunch(self, graph, stream):  # noqa: N802
+        self.launches += 1
+        return (0,) if all(work() for work in graph) else (1,)
+
+    def cudaGraphExecDestroy(self, graph):  # noqa: N802
+        self.graphs -= 1
+        return (0,)
+
+    def cudaGraphDestroy(self, graph):  # noqa: N802
+        return (0,)
 
     def cudaGetErrorString(self, status):  # noqa: N802
         names = {35: b"CUDA driver version is insufficient for CUDA runtime version", 2: b"out of memory"}
@@ -104,6 +144,16 @@ class EngineInvalidityDiagnostics(enum.IntFlag):
     VERSION_MISMATCH = 1
     UNSUPPORTED_CC = 2
     OLD_CUDA_DRIVER = 4
+    OLD_CUDA_RUNTIME = 8
+    INSUFFICIENT_GPU_MEMORY = 16
+    MALFORMED_ENGINE = 32
+    CUDA_ERROR = 64
+
+
+class SerializationFlag(enum.Enum):
+    EXCLUDE_WEIGHTS = 0
+    EXCLUDE_LEAN_RUNTIME = 1
+    INCLUDE_REFIT = 2
 
 
 class SeekPosition(enum.Enum):
@@ -148,11 +198,12 @@ class Runtime:
         head = reader.read(64, 0)
         size = int.from_bytes(head[16:24], "little") - 64
         parts = []
-        while size > sum(map(len, parts)):
-            part = reader.read(min(7, size - sum(map(len, parts))), 0)
+        while size > 0:
+            part = reader.read(min(7 if len(parts) < 20 else 1 << 20, size), 0)  # many small reads, then large ones
             if not part:
                 return None
             parts.append(part)
+            size -= len(part)
         if self.module.refuse:
             self.logger.log(SimpleNamespace(name="ERROR"), self.module.refuse)
             return None
@@ -162,8 +213,8 @@ class Runtime:
 class Engine:
     def __init__(self, module, facts):
         self.module, self.facts = module, facts
-        self.tensors, self.profiles = facts["tensors"], facts["profiles"]
-        self.num_io_tensors, self.caches = len(self.tensors), []
+        self.tensors, self.profiles, self.weights = facts["tensors"], facts["profiles"], facts.get("weights", {})
+        self.num_io_tensors, self.caches, self.configs = len(self.tensors), [], []
 
     def get_tensor_name(self, number):
         return list(self.tensors)[number]
@@ -171,10 +222,22 @@ class Engine:
     def get_tensor_dtype(self, name):
         return SimpleNamespace(name=self.tensors[name][0])
 
+    def create_serialization_config(self):
+        flags = {SerializationFlag.EXCLUDE_WEIGHTS}  # the default of a stripped engine
+        return SimpleNamespace(flags=flags, set_flag=flags.add, clear_flag=flags.discard)
+
+    def serialize_with_config(self, config):
+        weights = dict(self.weights)
+        if SerializationFlag.EXCLUDE_WEIGHTS in config.flags:
+            weights = {name: (kind, count, None) for name, (kind, count, _) in weights.items()}
+        product = {"release": (11, 4, 0, 106), "tag": b"ftrt"}
+        return memoryview(make_plan(self.tensors, self.profiles, weights=weights, **product))
+
     def create_runtime_config(self):
         return SimpleNamespace(create_runtime_cache=IRuntimeCache, set_runtime_cache=self.caches.append)
 
     def create_execution_context(self, config=None):
+        self.configs.append(config)
         return None if self.module.no_context else Context(self)
 
 
@@ -207,12 +270,25 @@ class Context:
     def execute_async_v3(self, stream):
         if self.engine.module.fail_run or stream != 0x5000:
             return False
+        if self.engine.module.cuda.recorded is not None:
+            self.engine.module.cuda.recorded.append(self._run)
+            return True
+        return self._run()
+
+    def _run(self):
+        weights = self.engine.weights.values()
+        if any(data is None for _, _, data in weights):
+            return False
+        factors = [np.frombuffer(bytes.fromhex(data), _TYPES[kind]) for kind, _, data in weights]
         for name, (kind, _, source) in self.engine.tensors.items():
             if source is not None:
                 numpy = np.dtype(_TYPES[kind])
                 size = int(np.prod(self.shapes[source])) * numpy.itemsize
                 given = self._at(source, size).view(numpy)
-                self._at(name, size).view(numpy)[:] = given + given
+                value = given + given
+                if factors:
+                    value = (given.reshape(-1, factors[0].size) * np.prod(factors, axis=0, dtype=numpy)).reshape(-1)
+                self._at(name, size).view(numpy)[:] = value
         return True
 
     def _at(self, name, size):

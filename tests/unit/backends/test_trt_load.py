@@ -53,8 +53,38 @@ def test_cpu_is_refused(plan_of):
 
 def test_invalid_plan_is_refused_with_the_diagnostics_on_a_fake(plan_of, fake_trt):
     fake_trt.validity = (fake_trt.EngineValidity.INVALID, 2 | 4)
-    with pytest.raises(IncompatibleError, match="unsupported cc, old cuda driver"):
+    with pytest.raises(IncompatibleError, match="another compute capability, the NVIDIA driver is too old") as error:
         BACKEND.load(plan_of())
+    assert "--gpu auto" in error.value.hint
+    assert "install a newer NVIDIA driver" in error.value.hint
+
+
+@pytest.mark.parametrize("number", range(7))
+def test_each_diagnostic_is_said_in_plain_words_with_what_to_do_on_a_fake(plan_of, fake_trt, number):
+    flag = list(fake_trt.EngineInvalidityDiagnostics)[number]
+    fake_trt.validity = (fake_trt.EngineValidity.INVALID, flag)
+    kind = MalformedError if flag.name == "MALFORMED_ENGINE" else IncompatibleError
+    with pytest.raises(kind) as error:
+        BACKEND.load(plan_of())
+    assert flag.name.lower().replace("_", " ") not in error.value.message
+    assert error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [
+        ("Error Code 1: the engine contains host code and engineHostCodeAllowed is off", "compiled host code"),
+        ("Error Code 1: getPluginCreator could not find plugin MyPlugin version 1", "TensorRT plugin"),
+        ("Error Code 2: OutOfMemory (Requested size was 1 bytes.)", "close what else uses the GPU"),
+        ("Error Code 1: Serialization (Version tag does not match)", "install the release that wrote it"),
+    ],
+)
+def test_refusals_say_what_to_do_on_a_fake(plan_of, fake_trt, reason, advice):
+    fake_trt.refuse = f"IRuntime::deserializeCudaEngine: {reason}"
+    with pytest.raises(IncompatibleError) as error:
+        BACKEND.load(plan_of())
+    assert advice in error.value.hint
+    assert "--avoid" in error.value.hint
 
 
 def test_invalid_plan_without_diagnostics_is_refused_on_a_fake(plan_of, fake_trt):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -255,3 +256,12 @@ def test_holding_a_blob_makes_it_young(store):
     old = store.blobs.path(digest).stat().st_mtime
     assert store.blobs.hold(digest)
     assert store.blobs.path(digest).stat().st_mtime > old + 7000
+
+
+def test_reading_a_small_blob_makes_no_room_for_the_largest_that_is_allowed(store):
+    digest = store.blobs.put(b"small")
+    tracemalloc.start()
+    assert store.blobs.read(digest, limit=1 << 30) == b"small"
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from wszoo.errors import StorageError
+from wszoo.errors import MalformedError, StorageError
 from wszoo.store import files
 
 
@@ -117,3 +117,87 @@ def test_unique_names_are_unique_and_portable():
     names = {files.unique_name() for _ in range(1000)}
     assert len(names) == 1000
     assert all(map(is_portable_file_name, names))
+
+
+def test_a_regular_file_is_opened_and_nothing_else_is(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"data")
+    with files.open_regular(path) as opened:
+        assert opened.read() == b"data"
+    for refused in (tmp_path, tmp_path / "link"):
+        if refused.name == "link":
+            refused.symlink_to(path)
+        with pytest.raises(MalformedError, match="is a link, a folder or a device"):
+            files.open_regular(refused)
+    with pytest.raises(FileNotFoundError):
+        files.open_regular(tmp_path / "nothing")
+
+
+def test_a_file_that_becomes_a_pipe_or_a_link_while_it_is_opened_is_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "is_regular", lambda _: True)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(MalformedError):
+        files.open_regular(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    with pytest.raises(OSError, match="symbolic links"):
+        files.open_regular(tmp_path / "link")
+
+
+def test_windows_which_cannot_open_without_waiting_opens_files_too(tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"data")
+    monkeypatch.setattr(files, "os", SimpleNamespace(name="nt", fstat=os.fstat))
+    with files.open_regular(tmp_path / "file") as opened:
+        assert opened.read() == b"data"
+
+
+def test_reading_a_small_file_does_not_take_the_memory_of_a_large_one(tmp_path):
+    import tracemalloc
+
+    (tmp_path / "file").write_bytes(b"data")
+    tracemalloc.start()
+    assert files.read_regular(tmp_path / "file", 1 << 30) == b"data"
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+    assert files.read_regular(tmp_path / "file", 2) == b"dat", "one byte more, for who refuses it"
+
+
+def test_deleting_a_link_leaves_what_it_leads_to(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_bytes(b"x")
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    files.delete(tmp_path / "link")
+    assert (tmp_path / "folder" / "file").exists()
+    files.delete(tmp_path / "folder")
+    assert list(tmp_path.iterdir()) == []
+
+
+def lost(monkeypatch):
+    """A network file system that renames, and says that there was nothing to rename."""
+    true = os.replace
+
+    def replace(source, target):
+        true(source, target)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(source))
+
+    monkeypatch.setattr(files.os, "replace", replace)
+
+
+def test_a_rename_whose_answer_was_lost_is_done(tmp_path, monkeypatch):
+    lost(monkeypatch)
+    (tmp_path / "new").write_bytes(b"data")
+    files.place(tmp_path / "new", tmp_path / "placed")
+    assert (tmp_path / "placed").read_bytes() == b"data"
+    files.write_atomic(tmp_path / "file", b"data", tmp_path)
+    assert (tmp_path / "file").read_bytes() == b"data"
+
+
+def test_a_rename_that_was_not_done_is_told(tmp_path, monkeypatch):
+    def replace(source, _):
+        source.unlink()
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(source))
+
+    (tmp_path / "file").write_bytes(b"old")
+    monkeypatch.setattr(files.os, "replace", replace)
+    with pytest.raises(FileNotFoundError):
+        files.write_atomic(tmp_path / "file", b"new", tmp_path)
+    assert (tmp_path / "file").read_bytes() == b"old"

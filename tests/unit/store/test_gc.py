@@ -332,3 +332,52 @@ def test_pulls_are_whole_while_two_gcs_run_without_grace(tmp_path, origin):
 def pulled_engine(root, origin, gpu):
     (engine,) = workers.pull_model(str(root), str(origin.layout.root), "net:1", gpu)
     return engine
+
+
+def test_a_note_of_a_build_goes_with_the_plan_that_it_names(origin):
+    from builders import plan_of
+
+    from wszoo.store.built import recall, remember
+
+    plan = plan_of(origin, "net:1", "rtx-sm89")
+    remember(origin, plan.config, plan)
+    (note,) = origin.layout.built.iterdir()
+    (origin.layout.built / "garbage.json").write_bytes(b"{")
+    for path in origin.layout.built.iterdir():
+        os.utime(path, (1, 1))
+    age(origin)
+    collect(origin)
+    assert list(origin.layout.built.iterdir()) == [note]
+    assert recall(origin, plan.config) == plan
+    origin.refs.swap(REF, None, held=None, expected=origin.refs.get(REF))
+    age(origin)
+    assert collect(origin, dry_run=True).freed_bytes == collect(origin).freed_bytes
+    assert list(origin.layout.built.iterdir()) == []
+
+
+def test_half_a_lease_that_a_killed_process_left_goes_when_it_is_old(store):
+    for name in ("1-a.start", "2-b.alive"):
+        (store.layout.leases / name).touch()
+    collect(store)
+    assert len(list(store.layout.leases.iterdir())) == 2
+    for path in store.layout.leases.iterdir():
+        os.utime(path, (1, 1))
+    collect(store)
+    collect(store)
+    assert list(store.layout.leases.iterdir()) == []
+
+
+def test_a_lease_of_a_process_that_runs_does_not_expire_within_a_week(store):
+    with store.lease():
+        (alive,) = store.layout.leases.glob("*.alive")
+        for silent, kept in ((leases.EXPIRE + 60, True), (leases.EXPIRE_RUNNING + 60, False)):
+            then = leases.file_system_time(store.layout) - silent
+            os.utime(alive, (then, then))
+            assert (leases.oldest_start(store.layout) is not None) == kept
+
+
+def test_a_folder_in_place_of_garbage_is_deleted(store):
+    digest = Digest.of(b"x")
+    (store.blobs.path(digest) / "inner").mkdir(parents=True)
+    os.utime(store.blobs.path(digest), (1, 1))
+    assert collect(store).deleted == (digest,)

@@ -159,3 +159,21 @@ def test_verify_changes_nothing(origin):
     times = {digest: origin.blobs.path(digest).stat().st_mtime for digest in origin.blobs.all()}
     verify(origin)
     assert times == {digest: origin.blobs.path(digest).stat().st_mtime for digest in origin.blobs.all()}
+
+
+def test_a_model_that_is_forgotten_and_collected_meanwhile_is_no_damage(two_models, monkeypatch):
+    from wszoo.store import verify as module
+    from wszoo.store.gc import collect
+
+    listed, done = module._files, []
+
+    def forget_first(store):
+        if not done:
+            done.append(store.refs.swap(REF, None, held=None, expected=store.refs.get(REF)))
+            age(store)
+            collect(store)
+        return listed(store)
+
+    monkeypatch.setattr(module, "_files", forget_first)
+    assert verify(two_models).problems == ()
+    assert done == [True]

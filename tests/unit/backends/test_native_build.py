@@ -1,0 +1,88 @@
+"""From ``wszoo build --target trt-sm89`` to a run, with a fake of TensorRT and everything else real."""
+
+import numpy as np
+import onnx
+import pytest
+from builders import around, onnx_model
+
+from wszoo.backends import tensorrt
+from wszoo.build import BuildRequest, build
+from wszoo.gpu.machine import Gpu, Machine, Runtime
+from wszoo.model import Model
+from wszoo.names import Ref, TargetSpec
+from wszoo.plugins import registry
+from wszoo.progress import Silent
+from wszoo.pull import select_local
+from wszoo.refit import refit
+from wszoo.schema.plan import Kind
+
+WIDTH = 1 << 16
+RTX_4090 = Gpu(name="NVIDIA GeForce RTX 4090", compute_capability="8.9")
+VERSION = "11.4.0.106"
+
+
+@pytest.fixture
+def desktop(monkeypatch, fake_classic):
+    monkeypatch.setattr(tensorrt, "detect", lambda: Machine(os="linux", arch="x86_64", gpus=(RTX_4090,)))
+    monkeypatch.setattr("wszoo.backends.trt_backend.installed_version", lambda *_: VERSION)
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    return fake_classic
+
+
+@pytest.fixture
+def build_version(store, desktop, tmp_path):
+    """Build a version of ``z = x * w`` with its own weights."""
+
+    def run(number, target):
+        weight = np.random.default_rng(number).standard_normal(WIDTH, np.float32)
+        node = onnx.helper.make_node("Mul", ["x", "w"], ["z"])
+        model = onnx_model([node], [("x", 1, [1, WIDTH])], [("z", 1, [1, WIDTH])], [("w", weight)])
+        path = tmp_path / f"{number}.onnx"
+        path.write_bytes(model.SerializeToString())
+        ref = Ref.parse(f"net:{number}")
+        return weight, build(store, registry(), _request(path, ref, target))
+
+    return run
+
+
+def _request(path, ref, target):
+    return BuildRequest(family="onnx", source=path, ref=ref, targets=(TargetSpec.parse(target),))
+
+
+def _run(store, number):
+    runtimes = (Runtime(backend="tensorrt", version=VERSION, devices=("cuda",)),)
+    model = Model(store, select_local(store, Ref.parse(f"net:{number}"), around("RTX 4090", runtimes)), Silent())
+    return model["model"].load()(x=np.ones((1, WIDTH), np.float32))["z"][0]
+
+
+def test_a_native_plan_is_built_published_and_run_on_a_fake(store, build_version):
+    weight, report = build_version(1, "trt-sm89")
+    (plan,) = report.built
+    assert (plan.config.kind, plan.config.target.sku) == (Kind.NATIVE, RTX_4090.name)
+    assert plan.config.engine_bytes > weight.nbytes > sum(layer.size for layer in plan.manifest.layers) * 50
+    np.testing.assert_array_equal(_run(store, 1), weight)
+    assert [path.suffix for path in store.layout.timing.iterdir()] == [".timing"]
+
+
+def test_building_again_keeps_the_native_plan_on_a_fake(store, build_version, desktop):
+    build_version(1, "trt-sm89")
+    built = len(desktop.built)
+    _, report = build_version(1, "trt-sm89")
+    assert (len(report.kept), len(report.built), len(desktop.built)) == (1, 0, built)
+
+
+def test_what_cannot_be_refitted_is_spliced_and_kept_like_that_on_a_fake(store, build_version, desktop):
+    desktop.made_up = "tmp_weight_7"
+    _, report = build_version(1, "trt-sm89")
+    assert [plan.config.kind for plan in report.built] == [Kind.SPLICE]
+    _, again = build_version(1, "trt-sm89")
+    assert [plan.config.kind for plan in again.kept] == [Kind.SPLICE]
+
+
+def test_a_new_version_gets_the_plan_of_the_old_one_and_its_own_weights_on_a_fake(store, build_version, desktop):
+    build_version(1, "trt-sm89.refit")
+    built = len(desktop.built)
+    weight, _ = build_version(2, "portable")
+    refit(store, Ref.parse("net:1"), Ref.parse("net:2"))
+    assert len(desktop.built) == built
+    np.testing.assert_array_equal(_run(store, 2), weight)
