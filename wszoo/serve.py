@@ -6,6 +6,7 @@ and never turned into a file name otherwise, so nothing else of the machine can 
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import suppress
 from http import HTTPStatus
@@ -13,7 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from wszoo.digest import Digest
-from wszoo.errors import StorageError
+from wszoo.errors import MalformedError, StorageError
+from wszoo.store.files import open_regular
 from wszoo.version import __version__
 
 if TYPE_CHECKING:
@@ -88,9 +90,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         path, kind = found
         try:
-            with path.open("rb") as file:
-                self._send(file, path.stat().st_size, kind, body=body)
-        except (FileNotFoundError, IsADirectoryError):
+            with open_regular(path) as file:
+                self._send(file, os.fstat(file.fileno()).st_size, kind, body=body)
+        except (FileNotFoundError, MalformedError):
             self._refuse(HTTPStatus.NOT_FOUND)
 
     def _find(self) -> tuple[Path, str] | None:

@@ -6,6 +6,12 @@
     url = "oci://registry.example/acme"
     mirrors = ["https://mirror.example/acme"]
 
+    [trust."oci://registry.example/acme"]
+    keys = ["ed25519:..."]
+
+    [cache]
+    limit = 20_000_000_000  # bytes of assembled plans to keep
+
 It stands in the user's configuration folder; ``WSZOO_CONFIG`` names another file. What wszoo does not know in it stays
 as it is, comments too.
 """
@@ -16,7 +22,7 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import platformdirs
@@ -45,8 +51,30 @@ class RemoteSetting(msgspec.Struct, frozen=True, kw_only=True):
     mirrors: tuple[str, ...] = ()
 
 
+class TrustSetting(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose signatures count for a remote.
+
+    Attributes:
+        keys: public keys, as ``wszoo key show`` prints them.
+    """
+
+    keys: tuple[str, ...] = ()
+
+
+class CacheSetting(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is kept of what can be made again.
+
+    Attributes:
+        limit: bytes of assembled plans; None for any number.
+    """
+
+    limit: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
 class _Settings(msgspec.Struct, frozen=True, kw_only=True):
     remotes: dict[str, RemoteSetting] = {}
+    trust: dict[str, TrustSetting] = {}
+    cache: CacheSetting = CacheSetting()
 
 
 def settings_path() -> Path:
@@ -62,10 +90,82 @@ def remotes() -> dict[str, RemoteSetting]:
         MalformedError: the file is no TOML, or a remote in it has no URL.
         StorageError: it cannot be read.
     """
+    return _settings().remotes
+
+
+def trust() -> dict[str, TrustSetting]:
+    """The keys trusted for each remote, by the remote's URL. Errors as for :func:`remotes`."""
+    return _settings().trust
+
+
+def trust_of(url: str) -> tuple[str, ...]:
+    """The keys trusted for one remote; none for one that nobody named. Errors as for :func:`remotes`."""
+    found = trust().get(url)
+    return found.keys if found else ()
+
+
+def add_trust(url: str, key: str) -> None:
+    """Trust a key for a remote; trusting it again changes nothing.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    keys = trust_of(url)
+    if key not in keys:
+        _set_keys(url, (*keys, key))
+
+
+def remove_trust(url: str, key: str | None = None) -> tuple[str, ...]:
+    """Trust a key for a remote no longer, or none of its keys; those that were trusted.
+
+    Raises:
+        NotFoundError: it was not trusted.
+        StorageError: the file cannot be written.
+    """
+    keys = trust_of(url)
+    gone = tuple(each for each in keys if key in {None, each})
+    if not gone:
+        raise NotFoundError(
+            f"no such key is trusted for {url}", hint="'wszoo trust list' shows the keys and their remotes"
+        )
+    _set_keys(url, tuple(each for each in keys if each not in gone))
+    return gone
+
+
+def _set_keys(url: str, keys: Sequence[str]) -> None:
+    document = _document()
+    table = document.setdefault("trust", {})
+    if keys:
+        table[url] = {"keys": list(keys)}
+    else:
+        del table[url]
+    _write(document)
+
+
+def cache_limit() -> int | None:
+    """How many bytes of assembled plans to keep; None for any number. Errors as for :func:`remotes`."""
+    return _settings().cache.limit
+
+
+def set_cache_limit(limit: int | None) -> None:
+    """Change how many bytes of assembled plans are kept; None for any number.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    document = _document()
+    if limit is not None:
+        document.setdefault("cache", {})["limit"] = limit
+    elif "cache" in document:
+        del document["cache"]
+    _write(document)
+
+
+def _settings() -> _Settings:
     path = settings_path()
     text = _read(path)
     try:
-        return msgspec.convert(tomllib.loads(text), _Settings).remotes
+        return msgspec.convert(tomllib.loads(text), _Settings)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise MalformedError(f"{path}: {error}", hint="correct the file, or move it away") from error
 

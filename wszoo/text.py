@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
+from wszoo.errors import UsageError
+
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _STEP = 1000
+_SIZE = re.compile(r"(?P<number>[0-9]{1,15}(?:\.[0-9]{1,6})?) *(?:(?P<unit>[kmgt])(?P<binary>i)?)?b?", re.IGNORECASE)
 _HUNDRED = 100
 _TEN = 10
 
@@ -15,6 +20,20 @@ def human(nbytes: float) -> str:
         nbytes, power = nbytes / _STEP, power + 1
     digits = 0 if power == 0 or nbytes >= _HUNDRED else 1 if nbytes >= _TEN else 2
     return f"{nbytes:.{digits}f} {_UNITS[power]}"
+
+
+def parse_size(text: str) -> int:
+    """``20 GB``, ``500MB``, ``1.5 GiB`` or a bare number of bytes, as bytes.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"not a size: {text!r}", hint="write it as in '20 GB', '500MB' or '1.5 GiB'")
+    power = " kmgt".index(match["unit"].lower()) if match["unit"] else 0
+    base = 1024 if match["binary"] else _STEP
+    return int(float(match["number"]) * base**power)
 
 
 def share(part: int, whole: int) -> str:

@@ -1,32 +1,40 @@
-"""Any sequence of publishing, deleting, pinning and collecting leaves a store that a dictionary predicts."""
+"""Any sequence of publishing, deleting, pinning, damaging and collecting, by several processes, leaves a store that a
+dictionary predicts.
+"""
 
 from __future__ import annotations
 
+import functools
 import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builders import age
+from faults.hands import COUNT, Hands
+from faults.tally import LONG, tally
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from wszoo.names import Ref
-from wszoo.schema.decode import decode, encode
-from wszoo.schema.oci import INDEX, MANIFEST, REF_NAME, Descriptor, Index, Manifest
-from wszoo.store.gc import collect
+from wszoo.schema.decode import decode
+from wszoo.schema.oci import REF_NAME, Descriptor, Index
 from wszoo.store.store import Store
-from wszoo.store.verify import verify
 
 if TYPE_CHECKING:
     from wszoo.digest import Digest
 
 TAGS = ["net:1", "net:RC", "net:rc", "con:aux", "a/b:1"]
+tags = st.sampled_from(TAGS)
+hands = st.integers(0, COUNT - 1)
+contents = st.lists(st.binary(min_size=1, max_size=2), max_size=3)
+
+processes = functools.cache(Hands)
 
 
 class StoreStates(RuleBasedStateMachine):
-    """The store against ``tag -> blobs that it needs``."""
+    """The store against ``tag -> blobs that it needs``; every step is done by one of several processes."""
 
     seen = Bundle("seen")
 
@@ -40,52 +48,79 @@ class StoreStates(RuleBasedStateMachine):
     def teardown(self):
         shutil.rmtree(self.folder)
 
-    @rule(tag=st.sampled_from(TAGS), layers=st.lists(st.binary(min_size=1, max_size=2), max_size=3))
-    def publish(self, tag, layers):
-        """A tag points to an index of one manifest with these layers."""
-        descriptor, needed = self._write(layers)
-        ref = Ref.parse(tag)
-        assert self.store.refs.swap(ref, descriptor, held=None, expected=self.store.refs.find(ref))
-        self.expected[tag] = descriptor, needed
+    def ask(self, hand, operation, *arguments):
+        """Let a process do something."""
+        tally("store operations by several processes against a dictionary")
+        return processes().ask(hand, operation, self.store.layout.root, *arguments)
 
-    @rule(tag=st.sampled_from(TAGS))
-    def delete(self, tag):
+    @rule(hand=hands, tag=tags, layers=contents)
+    def publish(self, hand, tag, layers):
+        """A tag points to an index of one manifest with these layers."""
+        self.expected[tag] = self.ask(hand, "publish", tag, layers)
+
+    @rule(hand=hands, tag=tags)
+    def delete(self, hand, tag):
         """A tag goes; deleting one that is not there changes nothing."""
-        ref = Ref.parse(tag)
-        assert self.store.refs.swap(ref, None, held=None, expected=self.store.refs.find(ref))
+        self.ask(hand, "delete", tag)
         self.expected.pop(tag, None)
 
-    @rule(target=seen, tag=st.sampled_from(TAGS))
-    def look(self, tag):
+    @rule(target=seen, hand=hands, tag=tags)
+    def look(self, hand, tag):
         """Remember how a tag stands now."""
-        return tag, self.store.refs.find(Ref.parse(tag))
+        return tag, self.ask(hand, "look", tag)
 
-    @rule(looked=seen)
-    def swap_with_what_was_seen(self, looked):
+    @rule(hand=hands, looked=seen)
+    def swap_with_what_was_seen(self, hand, looked):
         """An update on old knowledge succeeds exactly when nothing has changed."""
         tag, entry = looked
         now = self.store.refs.find(Ref.parse(tag))
-        descriptor, needed = self._write([b"late"])
-        done = self.store.refs.swap(Ref.parse(tag), descriptor, held=None, expected=entry)
+        done, descriptor, needed = self.ask(hand, "swap", tag, [b"late"], entry)
         # A ref that was deleted looks like one that never was.
         assert done == (now == entry)
         if done:
             self.expected[tag] = descriptor, needed
 
-    @rule(data=st.binary(max_size=3))
-    def litter(self, data):
+    @rule(hand=hands, data=st.binary(max_size=3))
+    def litter(self, hand, data):
         """A blob that nothing reaches."""
-        self.garbage.add(self.store.blobs.put(b"litter" + data))
+        self.garbage.add(self.ask(hand, "litter", b"litter" + data))
 
-    @rule()
-    def collect(self):
+    @rule(hand=hands)
+    def collect(self, hand):
         """What nothing reaches goes, and nothing else."""
         age(self.store)
-        live = {digest for _, needed in self.expected.values() for digest in needed}
         before = set(self.store.blobs.all())
-        assert set(collect(self.store).deleted) == before - live
-        assert set(self.store.blobs.all()) == live
+        assert self.ask(hand, "gc", 3600.0) == before - self.live()
+        assert set(self.store.blobs.all()) == self.live()
         self.garbage.clear()
+
+    @rule(layers=contents, more=contents, first=tags, second=tags)
+    def publish_while_another_collects(self, layers, more, first, second):
+        """Three at once: two publish, perhaps to one tag, and one collects without any grace."""
+        age(self.store)
+        root = self.store.layout.root
+        processes().start(0, "publish", root, first, layers)
+        processes().start(1, "gc", root, 0.0)
+        processes().start(2, "publish", root, second, more)
+        one, _, other = [processes().answer(hand) for hand in range(COUNT)]
+        self.expected |= {first: one, second: other}
+        if self.store.refs.find(Ref.parse(first)).descriptor == one[0]:  # of two for one tag, either may be last
+            self.expected[first] = one
+        self.garbage &= set(self.store.blobs.all())
+
+    @rule(hand=hands, choice=st.integers(0, 1000))
+    def damage_is_found_and_put_aside(self, hand, choice):
+        """Any blob that changes is found by any process, put aside, and whole again when it is written again."""
+        here = sorted(self.store.blobs.all())
+        if not here:
+            return
+        digest = here[choice % len(here)]
+        good = self.store.blobs.path(digest).read_bytes()
+        self.ask(hand, "damage", digest)
+        found = self.ask((hand + 1) % COUNT, "problems", True)
+        assert digest.hex in found
+        assert self.store.blobs.size(digest) is None
+        assert self.ask(hand, "litter", good) == digest
 
     @invariant()
     def refs_are_as_expected(self):
@@ -105,20 +140,16 @@ class StoreStates(RuleBasedStateMachine):
     def nothing_that_is_needed_is_missing(self):
         """Garbage stays until it is collected; what a ref needs stays always."""
         here = set(self.store.blobs.all())
-        assert {digest for _, needed in self.expected.values() for digest in needed} <= here
+        assert self.live() <= here
         assert self.garbage <= here
-        assert verify(self.store).problems == ()
+        assert self.ask(0, "problems") == set()
 
-    def _write(self, layers):
-        config = self._blob(b"{}")
-        made = tuple(self._blob(layer) for layer in layers)
-        manifest = self._blob(encode(Manifest(artifact_type="a", config=config, layers=made)), MANIFEST)
-        index = self._blob(encode(Index(manifests=(manifest,))), INDEX)
-        return index, {each.digest for each in (index, manifest, config, *made)}
-
-    def _blob(self, data, media_type="m"):
-        return Descriptor(media_type=media_type, digest=self.store.blobs.put(data), size=len(data))
+    def live(self):
+        """What refs need."""
+        return {digest for _, needed in self.expected.values() for digest in needed}
 
 
 TestStoreStates = StoreStates.TestCase
-TestStoreStates.settings = settings(max_examples=12, stateful_step_count=20, deadline=None)
+TestStoreStates.settings = settings(
+    max_examples=300 if LONG else 7, stateful_step_count=30 if LONG else 20, deadline=None
+)

@@ -10,12 +10,14 @@ import msgspec
 import pytest
 import workers
 from builders import SimulatedRemote, around, leftovers, plan_of, publish_model, replace_in_index, snapshot
+from contract.servers import serving
 
 from wszoo.digest import Digest
 from wszoo.errors import IncompatibleError, NotFoundError, RemoteError, StorageError, TrustError, UsageError
 from wszoo.names import Ref
 from wszoo.progress import Silent
 from wszoo.pull import pull, select_local
+from wszoo.remotes.http import HttpType
 from wszoo.store.store import Store
 from wszoo.store.verify import verify
 from wszoo.transfer import RemoteDocuments, fetch, missing
@@ -274,3 +276,14 @@ def test_documents_are_read_from_the_remote_once(origin, remote):
     documents, index = RemoteDocuments(remote), origin.refs.get(REF).descriptor
     assert documents.read(index, limit=1 << 20) == documents.read(index, limit=1 << 20)
     assert remote.opened == [index.digest]
+
+
+def test_a_store_that_pulled_for_one_gpu_offers_what_it_has_and_no_more(store, remote, tmp_path):
+    pull(store, remote, REF, around("sm89"))
+    pull(store, remote, REF, around("none"))
+    with serving(store) as server:
+        for number, offered in enumerate((SimulatedRemote(store), HttpType().open(server.url))):
+            pinned, fresh = REF.pinned(store.refs.get(REF).descriptor.digest), Store(tmp_path / f"fresh{number}")
+            assert chosen(pull(fresh, offered, pinned, around("sm89"))) == {"net": "rtx-sm89"}
+            assert chosen(pull(fresh, offered, pinned, around("sm86"))) == {"net": "portable"}
+            assert verify(fresh).problems == ()

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from wszoo.cli.common import Session, common_options, pairs
+from wszoo.cli.fleet import FleetOptions, build_file, build_here, build_model, fleet_options
 from wszoo.cli.looking import print_model
 from wszoo.cli.output import echo, hint, print_json, print_table
 from wszoo.errors import UsageError
 from wszoo.text import human
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from wszoo.build import BuildReport
     from wszoo.describe import ModelView
+    from wszoo.request import BuildRequest
 
 
 @click.command("build")
@@ -76,27 +82,110 @@ def build_command(
     one, it costs no bytes, and else a few kilobytes. A plan whose builder is missing here is left out. What became of
     each plan is printed; a network that differs in more than its weights is refused.
 
+    Several plans are built at once, in processes of this machine or, with --executor ray, on the nodes of a cluster.
+    A whole zoo is built with --file; --on-this-gpu adds the plans for this machine's GPU to a model that there is. See
+    docs/fleet.md.
+
     \b
     Examples:
       wszoo build onnx --source model.onnx --target portable,rtx-sm89 --tag mine:1.0
       wszoo build cnn --source resnet-50/ --precision fp16 --target rtx-sm86,rtx-sm89 --tag resnet:1.0
       wszoo build cnn --source tuned/ --precision fp16 --weights-only --like resnet:1.0 --tag resnet:1.1
       wszoo build sdxl --source sdxl/ --target portable --lora style.safetensors:0.8 --tag sdxl:style
+      wszoo build --file zoo.toml --dry-run
+      wszoo build --on-this-gpu --tag resnet:1.0 --to oci://registry.example/acme
     """
+    if fleet.file:
+        given = {
+            "FAMILY": family,
+            "--source": source,
+            "--target": targets,
+            "--tag": tag,
+            "--weights-only": weights_only,
+        }
+        _refuse({**given, "--on-this-gpu": fleet.on_this_gpu, "--licence": fleet.licence}, "--file says it all")
+        build_file(session, fleet)
+        return
+    if not tag:
+        raise UsageError("--tag is missing", hint="name the model: --tag mine:1.0")
+    names = [target for part in targets for target in part.split(",") if target]
+    if fleet.on_this_gpu:
+        given = {"FAMILY": family, "--source": source, "--weights-only": weights_only, "--licence": fleet.licence}
+        _refuse(given, "--on-this-gpu takes graph and weights from the model that there is")
+        build_here(session, fleet, tag, names, profiles)
+        return
+    if not family or not source:
+        raise UsageError("FAMILY and --source are missing", hint="see 'wszoo build --help', or name a --file")
+    asked = _Asked(family, source, tag, tuple(names), profiles, precision, _options(options, loras))
+    followed = _followed(tag, targets, like, weights_only=weights_only)
+    if followed is None:
+        build_model(session, fleet, *asked.as_request(session, fleet.licence))
+        return
+    given = {"--executor": fleet.executor, "--to": fleet.to, "--dry-run": fleet.dry_run, "--licence": fleet.licence}
+    _refuse({**given, "--keep-going": fleet.keep_going}, "--weights-only builds in this process, and into the store")
+    _build_weights(session, asked, followed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the command line says about one model."""
+
+    family: str
+    source: str
+    tag: str
+    targets: tuple[str, ...]
+    profiles: tuple[str, ...]
+    precision: str
+    options: dict[str, str]
+
+    def as_request(self, session: Session, licence: str) -> tuple[BuildRequest, Callable[[], Path]]:
+        """The same with its words parsed, and what fetches its source."""
+        from wszoo.families.protocol import SourceRequest
+        from wszoo.names import Ref, TargetSpec
+        from wszoo.plugins import registry
+        from wszoo.request import BuildRequest
+        from wszoo.sources import chooser, fetch_source
+
+        ref, specs = Ref.parse(self.tag), tuple(TargetSpec.parse(target) for target in self.targets)
+        if ref.digest is not None:
+            raise UsageError(f"a build cannot publish under a pinned name: {ref}", hint="leave the digest out")
+        family = registry().family(self.family)
+        wanted = SourceRequest(precision=self.precision, targets=specs, options=self.options)
+        request = BuildRequest(
+            family=self.family,
+            source=Path(self.source),
+            ref=ref,
+            targets=specs,
+            profiles=self.profiles,
+            precision=self.precision,
+            options=self.options,
+            licence=licence,
+        )
+        return request, lambda: fetch_source(self.source, session.zoo().progress, chooser(family, wanted))
+
+
+def _build_weights(session: Session, asked: _Asked, followed: str) -> None:
     from wszoo.describe import show
 
     zoo = session.zoo()
     report = zoo.build(
-        family,
-        source,
-        tag=tag,
-        targets=[target for part in targets for target in part.split(",") if target],
-        profiles=profiles,
-        precision=precision,
-        options=_options(options, loras),
-        weights_of=_followed(tag, targets, like, weights_only=weights_only),
+        asked.family,
+        asked.source,
+        tag=asked.tag,
+        targets=asked.targets,
+        profiles=asked.profiles,
+        precision=asked.precision,
+        options=asked.options,
+        weights_of=followed,
     )
     _print_report(session, report, show(zoo.store, report.ref))
+
+
+def _refuse(given: Mapping[str, object], why: str) -> None:
+    """Raise where something was given that would be ignored."""
+    named = [name for name, value in given.items() if value]
+    if named:
+        raise UsageError(f"{', '.join(named)} cannot be given here", hint=why)
 
 
 def _print_report(session: Session, report: BuildReport, view: ModelView) -> None:

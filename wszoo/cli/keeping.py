@@ -2,43 +2,97 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from wszoo.cli.common import Session, common_options
 from wszoo.cli.output import hint, print_json, print_table
+from wszoo.errors import UsageError
 from wszoo.text import human
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wszoo.store.verify import Problem, VerifyReport
 
 DAMAGED = 4
 
 
 @click.command("verify")
 @click.option("--quarantine", is_flag=True, help="Put damaged files aside, so that pull and build replace them.")
+@click.option("--repair", is_flag=True, help="Put damaged files aside and fetch them again.")
+@click.option("--from", "source", metavar="REMOTE", help="Where to fetch from; else where each model came from.")
+@click.option("--fresh", is_flag=True, help="Hash also what an interrupted verify has hashed within the last day.")
 @common_options
-def verify_command(session: Session, *, quarantine: bool) -> int:
+def verify_command(session: Session, *, quarantine: bool, repair: bool, source: str | None, fresh: bool) -> int:
     """Hash every blob and assembled plan again, follow every model, and name what is damaged or missing.
 
-    Exits with 4 when anything is.
+    Goes on where an interrupted run stopped. Exits with 4 when anything is wrong and was not repaired.
 
     \b
-    Example:
+    Examples:
       wszoo verify --store /srv/zoo
+      wszoo verify --repair
+      wszoo verify --repair --from https://zoo.example/store
     """
-    zoo = session.zoo()
-    report = zoo.verify(quarantine=quarantine)
+    if source and not repair:
+        raise UsageError("--from says where to fetch from, and without --repair nothing is fetched")
+    if repair:
+        return _repair(session, source, fresh=fresh)
+    report = session.zoo().verify(quarantine=quarantine, fresh=fresh)
     if session.as_json:
-        print_json({"checked": report.checked, "checked_bytes": report.checked_bytes, "problems": report.problems})
+        print_json(_facts(report))
     else:
-        if report.problems:
-            rows = [[each.what, each.path, ", ".join(each.refs), each.detail] for each in report.problems]
-            print_table(["problem", "file", "needed by", "detail"], rows)
-        hint(f"{report.checked} files, {human(report.checked_bytes)}: {len(report.problems)} problems")
+        _print_problems(report.problems)
+        hint(_summary(report))
         if report.problems:
             hint(
                 "put aside; now pull or build those models again"
                 if quarantine
-                else "run it again with --quarantine, then pull or build those models again"
+                else "run it again with --repair, or with --quarantine, and pull or build those models again"
             )
     return DAMAGED if report.problems else 0
+
+
+def _repair(session: Session, source: str | None, *, fresh: bool) -> int:
+    report = session.zoo().repair(source=source, fresh=fresh)
+    if session.as_json:
+        mended = {
+            "quarantined": report.quarantined,
+            "fetched": report.fetched,
+            "fetched_bytes": report.fetched_bytes,
+            "left": report.left,
+        }
+        print_json({**_facts(report.found), **mended})
+    else:
+        _print_problems(report.left)
+        hint(_summary(report.found))
+        fetched = f"fetched {len(report.fetched)} blobs, {human(report.fetched_bytes)}"
+        hint(f"put {report.quarantined} files aside, {fetched}: {len(report.left)} problems left")
+        if report.left:
+            hint("name a remote that has them with --from, or build those models again, or forget them: wszoo rm REF")
+    return DAMAGED if report.left else 0
+
+
+def _facts(report: VerifyReport) -> dict[str, object]:
+    return {
+        "checked": report.checked,
+        "checked_bytes": report.checked_bytes,
+        "resumed": report.resumed,
+        "problems": report.problems,
+    }
+
+
+def _summary(report: VerifyReport) -> str:
+    before = f", and {report.resumed} were hashed by an interrupted run" if report.resumed else ""
+    return f"{report.checked} files, {human(report.checked_bytes)}{before}: {len(report.problems)} problems"
+
+
+def _print_problems(problems: Sequence[Problem]) -> None:
+    if problems:
+        rows = [[each.what, each.path, ", ".join(each.refs), each.detail] for each in problems]
+        print_table(["problem", "file", "needed by", "detail"], rows)
 
 
 @click.command("gc")

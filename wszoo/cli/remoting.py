@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from wszoo.cli.common import Session, common_options
 from wszoo.cli.output import hint, print_json, print_table
+from wszoo.cli.trusting import sign_with
+from wszoo.errors import WszooError
 from wszoo.text import human
+
+if TYPE_CHECKING:
+    from wszoo.store.store import Store
 
 
 @click.command("push")
@@ -16,19 +22,37 @@ from wszoo.text import human
 @click.argument("remote")
 @click.option("--as", "name", metavar="NAME:TAG", help="The name to give it there; else the same.")
 @click.option("--replace", is_flag=True, help="Move the tag there even if plans that only it has get lost.")
+@click.option("--sign", "key", metavar="FILE", help="Sign it with this private key first.")
+@click.option("--expires", default="365d", show_default=True, metavar="WHEN", help="With --sign: as for 'wszoo sign'.")
 @click.option("--dry-run", is_flag=True, help="Tell what would be sent.")
 @common_options
-def push_command(session: Session, *, ref: str, remote: str, name: str | None, replace: bool, dry_run: bool) -> None:
+def push_command(
+    session: Session,
+    *,
+    ref: str,
+    remote: str,
+    name: str | None,
+    replace: bool,
+    key: str | None,
+    expires: str,
+    dry_run: bool,
+) -> None:
     """Copy a model with all of its plans to a remote: what is missing there first, the tag last.
 
-    REMOTE is a folder, oci://HOST/PATH, s3://BUCKET/PREFIX, hf://ORG/REPO, or a name that 'wszoo remote add' gave.
+    REMOTE is a folder, oci://HOST/PATH, s3://BUCKET/PREFIX (gs://, az://), hf://ORG/REPO, or a name that
+    'wszoo remote add' gave.
 
     \b
     Examples:
       wszoo push mine:1.0 /mnt/share/store
       wszoo push mine:1.0 oci://registry.example/acme
       wszoo push mine:1.0 acme --as mine:stable
+      wszoo push mine:1.0 acme --sign publisher.key
     """
+    if key is not None and not dry_run:
+        if name is not None:
+            raise click.UsageError("a signature holds for one name: 'wszoo tag' it first, then push that name")
+        sign_with(session, ref, key, expires)
     report = session.zoo().push(ref, remote, name=name, replace=replace, dry_run=dry_run)
     if session.as_json:
         sent = [{"digest": each.digest, "size": each.size, "media_type": each.media_type} for each in report.sent]
@@ -42,11 +66,13 @@ def push_command(session: Session, *, ref: str, remote: str, name: str | None, r
                 "sent": sent,
                 "sent_bytes": report.sent_bytes,
                 "present": report.present,
+                "signatures_sent": report.signatures,
             }
         )
         return
     verb = "would send" if dry_run else "sent"
-    hint(f"{verb} {human(report.sent_bytes)} in {len(report.sent)} blobs; {report.present} were there")
+    signed = f"; {report.signatures} signatures" if report.signatures else ""
+    hint(f"{verb} {human(report.sent_bytes)} in {len(report.sent)} blobs{signed}; {report.present} were there")
     state = "would become" if dry_run and report.moved else "is" if report.moved else "was already"
     click.echo(f"{report.ref.tagged} {state} {report.ref.digest}")
 
@@ -68,6 +94,7 @@ def serve_command(session: Session, *, host: str, port: int) -> None:
 
     store = session.zoo().store
     store.layout.create()
+    _warn_of_incomplete(store)
     with StoreServer(store, host, port, log=None if session.quiet else hint) as server:
         if session.as_json:
             print_json({"url": server.url, "store": str(store.layout.root)})
@@ -78,6 +105,20 @@ def serve_command(session: Session, *, host: str, port: int) -> None:
             server.serve_forever()
         except KeyboardInterrupt:
             hint("stopped")
+
+
+def _warn_of_incomplete(store: Store) -> None:
+    """Name the models that clients cannot have all of; what is here of them is served."""
+    from wszoo.store.wholeness import advice, lack_of
+
+    for entry in store.refs.survey()[0]:
+        try:
+            lack = lack_of(store, entry)
+        except WszooError as error:
+            hint(f"{entry.ref.tagged} cannot be served: {error.message}")
+            continue
+        if lack:
+            hint(f"{entry.ref.tagged} is not here as a whole: {lack}. To serve all of it: {advice(entry)}")
 
 
 @click.group("remote")

@@ -21,9 +21,11 @@ A remote that is also written; ``connect`` opens the same place, empty at first,
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from wszoo.digest import Digest
 from wszoo.errors import NotFoundError, RemoteError, UsageError
@@ -34,6 +36,9 @@ from wszoo.schema.decode import MAX_MANIFEST
 from wszoo.schema.oci import INDEX, Descriptor
 from wszoo.store.documents import reachable
 from wszoo.testing.zoo import FIRST, PACK_BYTES, SECOND, publish_sample, sample_zoo
+from wszoo.transfer import RemoteDocuments
+from wszoo.trust.signatures import signatures_here, signatures_there
+from wszoo.trust.vouching import sign
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +46,7 @@ if TYPE_CHECKING:
 
     from wszoo.remotes.protocol import Remote, WritableRemote
     from wszoo.store.store import Store
+    from wszoo.trust.signatures import StoredSignature
 
 LARGEST_PIECE = 4 << 20
 READERS = 8
@@ -222,6 +228,21 @@ class WriteContract(ReadContract):
         assert connect().resolve(alias).digest == connect().resolve(FIRST).digest
         assert sorted(ref.tagged for ref in connect().refs()) == sorted([FIRST.tagged, alias.tagged])
 
+    def test_signatures_travel_with_the_index_and_are_no_models(
+        self, zoo: Store, connect: Callable[[], WritableRemote]
+    ) -> None:
+        key = Ed25519PrivateKey.generate()
+        sign(zoo, FIRST, key, expires=datetime.now(UTC) + timedelta(days=1), release=1)
+        assert push(zoo, connect(), FIRST).signatures == 1
+        remote = connect()
+        assert remote.refs() == [FIRST]
+        index = remote.resolve(FIRST).digest
+        assert _signatures(remote, index) == signatures_here(zoo, FIRST, index)
+        sign(zoo, FIRST, key, expires=datetime.now(UTC) + timedelta(days=1), release=2)
+        assert push(zoo, connect(), FIRST).signatures == 1
+        assert len(signatures_here(zoo, FIRST, index)) == len(_signatures(connect(), index))
+        assert push(zoo, connect(), FIRST).signatures == 0
+
 
 class AtomicTagContract:
     """For places that compare and swap: of several pushes at once to one tag, one wins and the others are told."""
@@ -247,6 +268,11 @@ class AtomicTagContract:
         winner = stores[won.index(True)].refs.get(FIRST).descriptor.digest
         assert connect().resolve(FIRST).digest == winner
         assert connect().resolve(SECOND).digest == zoo.refs.get(SECOND).descriptor.digest
+
+
+def _signatures(remote: Remote, index: Digest) -> list[StoredSignature]:
+    remote.resolve(FIRST)
+    return signatures_there(remote, RemoteDocuments(remote), FIRST, index)
 
 
 def _new_index(zoo: Store, remote: WritableRemote, target: str) -> tuple[Descriptor, bytes]:

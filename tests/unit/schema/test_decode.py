@@ -52,6 +52,8 @@ def test_deep_nesting_is_refused_also_in_fields_that_nobody_reads(opening, field
     ("kind", "data", "where"),
     [
         (Index, raw({}, schemaVersion="2"), "$.schemaVersion"),
+        (Index, raw({}, schemaVersion=1), "$.schemaVersion"),
+        (Manifest, raw({"artifactType": "a", "config": DESCRIPTOR, "layers": []}, schemaVersion=3), "$.schemaVersion"),
         (Index, raw({}, schemaVersion=2.0), "$.schemaVersion"),
         (Index, raw({}, manifests=[DESCRIPTOR, {**DESCRIPTOR, "size": -1}]), "$.manifests[1].size"),
         (Index, raw({}, manifests=[{**DESCRIPTOR, "size": 1 << 62}]), "$.manifests[0].size"),
@@ -105,7 +107,7 @@ def test_unknown_fields_are_ignored_whatever_they_hold():
 
 
 def test_of_duplicate_keys_the_last_counts_in_fields_and_in_maps():
-    assert decode(b'{"schemaVersion":1,"schemaVersion":2}', Index, what="i").schema_version == 2
+    assert decode(b'{"mediaType":"a","mediaType":"b"}', Index, what="i").media_type == "b"
     assert decode(b'{"annotations":{"a":"1","a":"2"}}', Index, what="i").annotations == {"a": "2"}
 
 
