@@ -132,6 +132,7 @@ def compare(
     *,
     tolerance: Tolerance,
     truth: torch.nn.Module | None = None,
+    frugal: bool = False,
     name: str = "model",
 ) -> Comparison:
     """Run a graph in ONNX Runtime and the module in torch, and compare every output.
@@ -143,6 +144,7 @@ def compare(
         tolerance: how far they may lie apart; see :data:`TOLERANCES`.
         truth: the same module in fp32, for exports in less: the export is compared with it, and may be three times as
             far off as ``module`` is. None compares with ``module`` alone.
+        frugal: see :func:`wszoo.backends.onnxruntime.reference`.
         name: for messages.
 
     Raises:
@@ -151,7 +153,7 @@ def compare(
         MissingExtraError: torch or onnxruntime is not installed.
     """
     torch = require_torch()
-    session = reference(graph, name)
+    session = reference(graph, name, frugal=frugal)
     result = Comparison(tolerance=tolerance)
     names = [value.name for value in graph.outputs]
     for case in cases:
