@@ -118,6 +118,13 @@ def test_ranges_that_do_not_fit_the_file_or_the_shape_are_refused(folder, entrie
         graph_from_model(pointing(location="w.bin", **entries), folder)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes in folders")
+def test_a_pipe_is_refused_and_not_waited_for(folder):
+    os.mkfifo(folder / "pipe")
+    with pytest.raises(NotFoundError, match="not a regular file"):
+        graph_from_model(pointing(location="pipe"), folder)
+
+
 def test_an_empty_data_file_is_refused(folder):
     (folder / "empty").touch()
     with pytest.raises(NotFoundError, match="cannot read"):

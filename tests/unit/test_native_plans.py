@@ -10,7 +10,15 @@ from builders import around, leftovers, network, plan_config, publish_model
 from wszoo.assemble import Keep, assemble
 from wszoo.backends.protocol import Stripped
 from wszoo.digest import Digest
-from wszoo.errors import IncompatibleError, IntegrityError, MalformedError, NotFoundError, UsageError
+from wszoo.errors import (
+    BuildError,
+    IncompatibleError,
+    IntegrityError,
+    LimitError,
+    MalformedError,
+    NotFoundError,
+    UsageError,
+)
 from wszoo.gpu.machine import Runtime
 from wszoo.names import Ref
 from wszoo.plans.native_map import known_weights
@@ -19,7 +27,7 @@ from wszoo.publish import publish, read_published, write_plan
 from wszoo.pull import select_local
 from wszoo.refit import refit
 from wszoo.schema.plan import NATIVE, REFIT, Kind, Target
-from wszoo.schema.refit import Mode, RefitMap
+from wszoo.schema.refit import Mode, RefitMap, Rule
 from wszoo.strip import keep_native
 from wszoo.weights.graph import graph_from_model
 
@@ -33,16 +41,17 @@ def _target(**changes):
     return Target(**facts | changes)
 
 
-def _refit_map(graph, mode):
-    return RefitMap(mode=mode, plan_bytes=len(PLAN), weights=tuple(known_weights(graph).values()))
+def _refit_map(graph, mode, **changes):
+    weights = tuple(msgspec.structs.replace(each, **changes) for each in known_weights(graph).values())
+    return RefitMap(mode=mode, plan_bytes=len(PLAN), weights=weights)
 
 
-def _add_native(store, ref, tmp_path, *, seed=0, mode=Mode.IDENTICAL, **target):
+def _add_native(store, ref, tmp_path, *, seed=0, mode=Mode.IDENTICAL, rule=Rule.COPY.value, **target):
     graph = graph_from_model(network(seed))
     found = read_published(store, ref)
     (tmp_path / "plan").write_bytes(PLAN)
     config = plan_config(found.model.config.components["net"], _target(**target), Kind.NATIVE, b"")
-    stripped = Stripped(refit=_refit_map(graph, mode), engine_bytes=1 << 20)
+    stripped = Stripped(refit=_refit_map(graph, mode, rule=rule), engine_bytes=1 << 20)
     plan = keep_native(store, config, tmp_path / "plan", stripped, graph)
     publish(store, ref, found.model, [plan])
     return plan
@@ -80,6 +89,13 @@ def test_what_is_shipped_is_the_stripped_plan_and_the_map(native):
     assert 0 < facts.shared_bytes < facts.plan_bytes
 
 
+def test_a_map_with_rules_of_a_later_version_reaches_the_backend_whose_parser_can_refit_without_it(store, tmp_path):
+    publish_model(store, "net:1")
+    _add_native(store, REF, tmp_path, rule="magic")
+    made, _ = _assembled(store)
+    assert {weights.rule for weights in made.refit.weights} == {"magic"}
+
+
 def test_only_weights_are_kept_when_asked(native):
     assert _assembled(native, keep=Keep.WEIGHTS)[0].keep is False
 
@@ -103,6 +119,14 @@ def test_a_damaged_or_missing_layer_is_told(native, media_type, how):
     path.unlink() if how == "missing" else path.write_bytes(path.read_bytes()[:-1] + b"\0")
     with pytest.raises(NotFoundError if how == "missing" else IntegrityError):
         _assembled(native)
+
+
+def test_a_map_larger_than_any_is_refused_before_it_is_decoded(native, tmp_path, monkeypatch):
+    monkeypatch.setattr("wszoo.plans.native.MAX_MAP", 100)
+    with pytest.raises(LimitError, match="more than the 100 allowed"):
+        _assembled(native)
+    with pytest.raises(BuildError, match="up to 100 can be read"):
+        _add_native(native, REF, tmp_path)
 
 
 def test_weights_of_another_version_are_refused_by_their_digest(native):

@@ -20,9 +20,9 @@ from wszoo.backends.trt_refit import refit, refit_through_parser, serialize
 from wszoo.backends.trt_validity import check_header, check_validity, refusal
 from wszoo.digest import Digest
 from wszoo.errors import IncompatibleError, StorageError
+from wszoo.plans.native import unknown_rules
 from wszoo.plans.source import FileSource
 from wszoo.progress import Silent
-from wszoo.schema.refit import Rule
 from wszoo.store.refitted import find_refitted, keep_refitted
 
 if TYPE_CHECKING:
@@ -138,11 +138,10 @@ class Loader:
             IntegrityError: the refit map or a tensor is damaged.
         """
         stream = Stream(self._cuda)
-        known = all(weights.rule in set(Rule) for weights in refit_map.weights)
-        if known or not hasattr(self._trt, "OnnxParserRefitter"):
-            refit(self._trt, engine, refit_map, assembled.graph, stream)
-        else:
+        if unknown_rules(refit_map) and hasattr(self._trt, "OnnxParserRefitter"):
             refit_through_parser(self._trt, engine, assembled.graph, stream)
+        else:
+            refit(self._trt, engine, refit_map, assembled.graph, stream)
 
     def _key(self, assembled: Assembled) -> str:
         runtime = f"{self._trt.__name__} {self._trt.__version__}"

@@ -61,11 +61,12 @@ def build_native(trt: Any, job: BuildJob, product: Product, mode: Mode, out: Pat
 
     Returns:
         How to refit what was written; None when the engine wants weights that TensorRT's parser made up, which nobody
-        could supply: then the plan was written whole.
+        could supply: then the plan was written whole. Not for :attr:`Mode.ANY`: a whole plan never takes other weights.
 
     Raises:
         UsageError: profiles and dynamic inputs do not fit.
-        BuildError: the builder refuses, the plan kept its weights, or it computes something else when refitted.
+        BuildError: the builder refuses, the plan kept its weights, it computes something else when refitted, or it was
+            to take other weights and nobody could supply all of them.
         IncompatibleError: the plan does not run on this GPU.
         MissingExtraError: ONNX Runtime or ``cuda-bindings`` is missing.
         StorageError: the file cannot be written.
@@ -116,10 +117,12 @@ def _check_small(job: BuildJob, full: int, stripped: int) -> None:
 
 
 def _map(trt: Any, job: BuildJob, product: Product, plan: bytes, mode: Mode) -> RefitMap | None:  # noqa: ANN401
-    trial = Trial(trt, job, product)
+    engine = Trial(trt, job, product).engine(plan)
     try:
-        weights = make_weights(job.graph, wanted_weights(trt, trial.engine(plan)))
+        weights = make_weights(job.graph, wanted_weights(trt, engine))
     except (BuildError, IncompatibleError) as error:
+        if mode is Mode.ANY:
+            raise
         _LOG.warning("the plan of %s is published whole: %s", job.component, error.message)
         return None
     return RefitMap(mode=mode.value, plan_bytes=len(plan), weights=weights)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from wszoo.backends.initializers import split
 from wszoo.backends.inputs import describe
 from wszoo.backends.trt_log import Log, clean
-from wszoo.backends.trt_types import TRT_NAMES
+from wszoo.backends.trt_types import TRT_NAMES, WEIGHT_NAMES
 from wszoo.errors import BuildError
 
 if TYPE_CHECKING:
@@ -64,7 +64,11 @@ def parse(trt: Any, builder: Any, graph: Graph, component: str, log: Log) -> Par
         data = tensor.load()
         parsed.weights.append(data)
         if not parsed.parser.load_initializer(tensor.name, data.ctypes.data, data.nbytes):
-            raise BuildError(f"the parser does not take tensor {tensor.name!r} of {component!r}: {log.reason(mark)}")
+            raise BuildError(
+                f"the parser does not take tensor {tensor.name!r} of {component!r}, {tensor.dtype.name} "
+                f"{list(tensor.shape)}: {log.reason(mark)}",
+                hint=_HINT if tensor.dtype.name in WEIGHT_NAMES else f"TensorRT has no {tensor.dtype.name}; {_HINT}",
+            )
     if not parsed.parser.parse_model_proto():
         raise _refusal(parsed.parser, component, log, mark)
     _check_types(parsed.network, graph, component)

@@ -15,7 +15,7 @@ from wszoo.backends.initializers import split
 from wszoo.backends.trt_log import logger
 from wszoo.backends.trt_types import ONNX_NAMES, WEIGHT_NAMES
 from wszoo.errors import IncompatibleError, MalformedError
-from wszoo.plans.native import check_map, value_of
+from wszoo.plans.native import check_map, unknown_rules, value_of
 from wszoo.weights.tensor import dtype_of
 
 if TYPE_CHECKING:
@@ -54,10 +54,15 @@ def refit(trt: Any, engine: Any, refit_map: RefitMap, graph: Graph, stream: Stre
         stream: what to refit on, where the runtime can.
 
     Raises:
-        IncompatibleError: the engine takes other weights than the map says, or refuses some.
+        IncompatibleError: the engine takes other weights than the map says, or refuses some; or the map has a rule that
+            this version does not know.
         IntegrityError: the map is malformed, or tensors are not what the tensor table says.
     """
     check_map(refit_map, graph.tensors)
+    for weights in unknown_rules(refit_map):
+        raise IncompatibleError(
+            f"the refit map makes {weights.name!r} by {weights.rule!r}", hint="pip install --upgrade wszoo"
+        )
     log, theirs = logger(trt)
     mark = log.mark()
     refitter = trt.Refitter(engine, theirs)

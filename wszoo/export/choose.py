@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from wszoo.errors import NotFoundError, UsageError
 from wszoo.export.formats import Needs, find_format
+from wszoo.export.job import ambiguous
 from wszoo.names import sm_name
 from wszoo.schema.facts import from_annotations
 from wszoo.schema.plan import Kind
@@ -176,10 +177,7 @@ def _find(ref: Ref, offers: Sequence[_Offer], component: str, target: str) -> De
             hint=f"fetch it: wszoo pull {ref.tagged} --gpu {_gpu(found[0].facts)} --from REMOTE",
         )
     if len(here) > 1:
-        raise UsageError(
-            f"{ref.tagged} has {len(here)} plans of {component} for {target}, with other profiles or versions",
-            hint="let --gpu choose one",
-        )
+        raise ambiguous(ref, component, target, len(here))
     return here[0].descriptor
 
 

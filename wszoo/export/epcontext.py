@@ -73,8 +73,11 @@ def write(job: Job, folder: ExportFolder) -> None:
         job.note(f"{plan_name(plan)} was left out: it has no engine; --format onnx writes what it runs")
 
 
-def write_context(job: Job, folder: ExportFolder, plan: PlanDocument, place: str) -> Provider:
+def write_context(job: Job, folder: ExportFolder, plan: PlanDocument, place: str) -> tuple[Provider, bytes]:
     """Write one plan's engine, and the model that names it, as ``PLACE.engine`` and ``PLACE_ctx.onnx``.
+
+    Returns:
+        What runs it, and the engine's first :data:`HEADER` bytes.
 
     Raises:
         UsageError: the provider asked for does not run this plan.
@@ -98,7 +101,7 @@ def write_context(job: Job, folder: ExportFolder, plan: PlanDocument, place: str
     name = f"{place}_ctx.onnx"
     folder.write(name, model.SerializeToString(deterministic=True))
     check_file(folder.path(name), plan.config.component)
-    return provider
+    return provider, header
 
 
 def context_model(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from wszoo.assemble import assemble, read_graph
-from wszoo.errors import IncompatibleError, MalformedError
+from wszoo.errors import IncompatibleError, MalformedError, UsageError
 from wszoo.schema.plan import Kind
 from wszoo.store.documents import read_asset
 from wszoo.weights.apart import Graph
@@ -134,6 +134,14 @@ class Job:
     def note(self, text: str) -> None:
         """Tell the user something about this export, once."""
         self.notes[text] = None
+
+
+def ambiguous(ref: Ref, component: str, target: str, count: int) -> UsageError:
+    """What is said when a name stands for several plans."""
+    return UsageError(
+        f"{ref.tagged} has {count} plans of {component} for {target}, with other profiles or versions",
+        hint="let --gpu choose one",
+    )
 
 
 def is_portable(plan: PlanDocument) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wszoo.errors import BuildError, MalformedError
+from wszoo.errors import BuildError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -107,10 +107,6 @@ def _take_apart(graph: Graph) -> tuple[onnx.ModelProto, tuple[Tensor, ...]]:
 
     from wszoo.backends.initializers import split
 
-    try:
-        onnx.ModelProto.FromString(graph.proto)
-    except Exception as error:  # protobuf's own DecodeError, whose module has moved between versions
-        raise MalformedError(f"the graph is not an ONNX model: {error}") from error
     proto, tensors = split(graph)
     return onnx.ModelProto.FromString(proto), tensors
 

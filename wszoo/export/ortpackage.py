@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from wszoo.export.epcontext import HEADER, compatibility_string, write_context
-from wszoo.export.job import is_portable, weight_bytes
+from wszoo.export.epcontext import compatibility_string, write_context
+from wszoo.export.job import ambiguous, is_portable, weight_bytes
 from wszoo.export.onnx_file import write_onnx
 from wszoo.version import __version__
 
@@ -34,16 +35,25 @@ def write(job: Job, folder: ExportFolder) -> None:
     """Write ``manifest.json``, each component's folder, and ``shared_assets/``.
 
     Raises:
-        UsageError: the provider asked for does not run these plans.
+        UsageError: the provider asked for does not run these plans, or a component has several for one target.
         IntegrityError: bytes are not what their digest says.
         StorageError: the disk is full or refuses.
     """
     for name in job.components:
+        _check_targets(job, name)
         variants: dict[str, Any] = {}
         for plan in sorted(job.plans_of(name), key=is_portable):  # ONNX Runtime breaks ties by this order
             variants.update(_portable(job, folder, name) if is_portable(plan) else _engine(job, folder, plan))
         _write_json(folder, f"{name}/component.json", {"component_name": name, "variants": variants})
     _write_json(folder, "manifest.json", _manifest(job, _model_files(job, folder)))
+
+
+def _check_targets(job: Job, component: str) -> None:
+    """A variant is known by its target, and ONNX Runtime would always take the first of those that fit a GPU alike."""
+    counts = Counter(plan.config.target.name for plan in job.plans_of(component))
+    for target, count in counts.items():
+        if count > 1:
+            raise ambiguous(job.ref, component, target, count)
 
 
 def _manifest(job: Job, files: str) -> dict[str, Any]:
@@ -78,11 +88,8 @@ def _portable(job: Job, folder: ExportFolder, component: str) -> dict[str, Any]:
 
 def _engine(job: Job, folder: ExportFolder, plan: PlanDocument) -> dict[str, Any]:
     target = plan.config.target.name
-    place = f"{plan.config.component}/{target}/model"
-    provider = write_context(job, folder, plan, place)
-    engine = next(name for name in folder.files if name.startswith(f"{place}.") and name.endswith(".engine"))
-    with folder.path(engine).open("rb") as file:
-        compatibility = compatibility_string(provider, file.read(HEADER))
+    provider, header = write_context(job, folder, plan, f"{plan.config.component}/{target}/model")
+    compatibility = compatibility_string(provider, header)
     return {
         target: {
             "variant_directory": target,

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wszoo.codecs import zstd
-from wszoo.errors import IncompatibleError, LimitError, MalformedError
-from wszoo.schema.decode import MAX_DOCUMENT, decode, encode
+from wszoo.digest import Digest
+from wszoo.errors import BuildError, LimitError, MalformedError
+from wszoo.schema.decode import decode, encode
 from wszoo.schema.plan import NATIVE, REFIT
 from wszoo.schema.refit import RefitMap, Rule
 from wszoo.weights.tensor import dtype_of
@@ -33,12 +34,23 @@ if TYPE_CHECKING:
 LEVEL = 19
 MAX_LAYER = 1 << 30  # compressed
 MAX_PLAN = 4 << 30  # a stripped plan: SDXL's unet has 58 MB, a version-compatible one 105 MB more
+MAX_MAP = 16 << 20  # decoded; about 100 bytes an entry, and SDXL's unet has 1,700 tensors. 60 MB of "{}" took 1.6 GB
 _BATCH_NORM = 4  # operands
 
 
 def pack_map(refit: RefitMap) -> bytes:
-    """The layer that plans of one network share."""
-    return zstd.compress(encode(refit), level=LEVEL)
+    """The layer that plans of one network share.
+
+    Raises:
+        BuildError: it would be larger than what is read again.
+    """
+    data = encode(refit)
+    if len(data) > MAX_MAP:
+        raise BuildError(
+            f"the refit map has {len(data)} bytes; up to {MAX_MAP} can be read",
+            hint="the graph holds too much inline: build it whole, for a target that wszoo cuts the weights out of",
+        )
+    return zstd.compress(data, level=LEVEL)
 
 
 def pack_plan(plan: bytes) -> bytes:
@@ -53,7 +65,7 @@ def read_map(source: DocumentSource, manifest: Manifest) -> RefitMap:
         IntegrityError: it is missing, damaged or malformed.
     """
     layer = _layer(source, manifest, REFIT)
-    size = zstd.declared_size(layer, limit=MAX_DOCUMENT)
+    size = zstd.declared_size(layer, limit=MAX_MAP)
     return decode(zstd.decompress(layer, size=size), RefitMap, what="a refit map")
 
 
@@ -66,25 +78,31 @@ def read_plan(source: DocumentSource, manifest: Manifest, config: PlanConfig, re
     if refit.plan_bytes > MAX_PLAN:
         raise LimitError(f"a stripped plan claims {refit.plan_bytes} bytes, more than the {MAX_PLAN} accepted")
     plan = zstd.decompress(_layer(source, manifest, NATIVE), size=refit.plan_bytes)
-    config.engine_digest.check(type(config.engine_digest).of(plan), f"the stripped plan of {config.component}")
+    config.engine_digest.check(Digest.of(plan), f"the stripped plan of {config.component}")
     return plan
+
+
+def unknown_rules(refit: RefitMap) -> list[RefitWeights]:
+    """What a map makes by rules of a later version; such a plan can only be refitted through TensorRT's parser."""
+    known = frozenset(Rule)
+    return [weights for weights in refit.weights if weights.rule not in known]
 
 
 def check_map(refit: RefitMap, tensors: Sequence[Tensor]) -> None:
     """Check what nobody vouches for, before any of it reaches native code.
 
+    What is made by rules of a later version is left out, since nothing here follows them (:func:`unknown_rules`).
+
     Raises:
         MalformedError: a name twice, an operand that is not in the tensor table, or sizes that contradict each other.
-        IncompatibleError: a rule that this version does not know.
     """
     names = {weights.name for weights in refit.weights}
     if len(names) != len(refit.weights):
         raise MalformedError("a refit map names weights twice")
+    later = {weights.name for weights in unknown_rules(refit)}
     for weights in refit.weights:
-        if weights.rule not in set(Rule):
-            raise IncompatibleError(
-                f"the refit map makes {weights.name!r} by {weights.rule!r}", hint="pip install --upgrade wszoo"
-            )
+        if weights.name in later:
+            continue
         wanted = 1 if weights.rule == Rule.COPY else _BATCH_NORM
         if len(weights.operands) != wanted:
             raise MalformedError(f"the refit map makes {weights.name!r} of {len(weights.operands)} operands")
@@ -103,7 +121,8 @@ def _check_operand(weights: RefitWeights, operand: Operand, tensors: Sequence[Te
         raise MalformedError(
             f"the refit map makes {weights.count} elements of {weights.name!r} out of {nbytes} bytes of {dtype.name}"
         )
-    if dtype.name != weights.dtype and (dtype.packed or dtype_of(weights.dtype).packed):
+    converts = dtype.name != weights.dtype or weights.rule != Rule.COPY
+    if converts and not all(each.is_float and not each.packed for each in (dtype, dtype_of(weights.dtype))):
         raise MalformedError(f"the refit map turns {dtype.name} into {weights.dtype} for {weights.name!r}")
 
 
@@ -111,7 +130,7 @@ def value_of(weights: RefitWeights, tensors: Sequence[Tensor]) -> Bytes:
     """The bytes that the engine takes under one name: the tensor's own memory where nothing has to be computed.
 
     Args:
-        weights: of a map that :func:`check_map` has passed.
+        weights: of a map that :func:`check_map` has passed, by a rule that this version knows.
         tensors: the component's.
 
     Returns:
@@ -121,11 +140,13 @@ def value_of(weights: RefitWeights, tensors: Sequence[Tensor]) -> Bytes:
         (operand,) = weights.operands
         if _dtype(operand, tensors) == weights.dtype:
             return _bytes(operand, tensors)
-        return _flat(_array(operand, tensors).astype(dtype_of(weights.dtype).numpy))
+        with np.errstate(all="ignore"):
+            return _flat(_array(operand, tensors).astype(dtype_of(weights.dtype).numpy))
     scale, bias, mean, variance = (_array(operand, tensors) for operand in weights.operands)
     scale, shift = fold(scale, bias, mean, variance, weights.epsilon)
     wanted = dtype_of(weights.dtype).numpy
-    return _flat((scale if weights.rule == Rule.BATCH_NORM_SCALE else shift).astype(wanted))
+    with np.errstate(all="ignore"):
+        return _flat((scale if weights.rule == Rule.BATCH_NORM_SCALE else shift).astype(wanted))
 
 
 def fold(
@@ -145,9 +166,9 @@ def fold(
     """
     kinds = {array.dtype for array in (scale, bias, mean, variance)}
     kind = kinds.pop() if len(kinds) == 1 else np.dtype(np.float32)
-    wide = [array.astype(np.float32) for array in (scale, bias, mean, variance)]
-    small = np.array(epsilon, np.float32).astype(kind).astype(np.float32)
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"):  # the numbers are whatever the publisher wrote
+        wide = [array.astype(np.float32) for array in (scale, bias, mean, variance)]
+        small = np.array(epsilon, np.float32).astype(kind).astype(np.float32)
         folded = (wide[0] / np.sqrt(wide[3] + small)).astype(kind)
         return folded, (wide[1] - wide[2] * folded.astype(np.float32)).astype(kind)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from wszoo.errors import StorageError
+from wszoo.plans.splice.program import STRIP
 from wszoo.store.files import storage_errors
 
 if TYPE_CHECKING:
@@ -111,8 +112,9 @@ class SplicedSource:
     def read(self, offset: int, count: int) -> memoryview:
         """See :class:`PlanSource`."""
         if not self._at <= offset < self._at + len(self._window):
-            start = offset // WINDOW * WINDOW
-            self._window = self._windows.read(min(start, self.size), min(start + WINDOW, self.size))
+            size = STRIP if self._windows.is_costly(offset) else WINDOW
+            start = offset // size * size
+            self._window = self._windows.read(min(start, self.size), min(start + size, self.size))
             self._at = start
         return memoryview(self._window)[offset - self._at : offset - self._at + count]
 

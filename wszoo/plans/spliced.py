@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 MAX_LAYER = 1 << 30  # compressed; a plan in which nothing was found is stored whole
 MAX_BASE = 256 << 20  # a larger body is nearly all literals: as a dictionary it would cost more memory than it saves
 SLACK = 1 << 20  # a body is at most its plan's bytes and the operations
+MAX_BODY = 4 << 30  # uncompressed, in memory; SDXL's unet has 40 MB, and 1 GiB of packed weights would be 1.3 GB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +88,7 @@ def splice(
             )
     new_base = pack_base(body) if base is None and len(body) <= MAX_BASE else None
     layer = pack(body, base if new_base is None else body)
-    _check_readable(layer, label)
+    _check_readable(layer, body, label)
     return Spliced(
         base=new_base,
         layer=layer,
@@ -96,10 +97,11 @@ def splice(
     )
 
 
-def _check_readable(layer: bytes, label: str) -> None:
-    if len(layer) > MAX_LAYER:
+def _check_readable(layer: bytes, body: bytes, label: str) -> None:
+    if len(layer) > MAX_LAYER or len(body) > MAX_BODY:
         raise BuildError(
-            f"without its weights the plan of {label} still has {len(layer)} bytes; up to {MAX_LAYER} can be read",
+            f"without its weights the plan of {label} still has {len(body)} bytes, {len(layer)} when packed; up to "
+            f"{MAX_BODY} and {MAX_LAYER} can be read",
             hint="the builder stores these weights in a form that splice does not know: please report the model",
         )
 
@@ -125,7 +127,7 @@ def read_body(source: DocumentSource, manifest: Manifest, config: PlanConfig) ->
     Raises:
         IntegrityError: a layer is missing, damaged or malformed.
     """
-    limit = config.engine_bytes + SLACK
+    limit = min(config.engine_bytes + SLACK, MAX_BODY)
     return unpack(_layer(source, manifest, SPLICE), max_size=limit, base=read_base(source, manifest))
 
 

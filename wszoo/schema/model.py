@@ -16,7 +16,8 @@ PACK = "application/vnd.wszoo.pack.v1"
 ASSET = "application/vnd.wszoo.asset.v1"
 
 MAX_RANK = 32  # what NumPy before version 2 takes
-Dimension = Annotated[int, msgspec.Meta(ge=0, lt=1 << 48)]
+MAX_DIMENSION = 1 << 48  # one more than the largest
+Dimension = Annotated[int, msgspec.Meta(ge=0, lt=MAX_DIMENSION)]
 
 
 class TensorInfo(msgspec.Struct, frozen=True, kw_only=True):

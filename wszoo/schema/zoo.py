@@ -21,7 +21,6 @@ would build the wrong thing.
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -29,7 +28,7 @@ import msgspec
 from wszoo.errors import MalformedError, UsageError
 from wszoo.names import Ref, TargetSpec
 from wszoo.schema.decode import convert, decode_toml
-from wszoo.text import printable
+from wszoo.text import nearest, printable
 
 MAX_ZOO = 4 << 20  # bytes; a model takes about 300
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
@@ -166,7 +165,5 @@ def _with_nearest(error: MalformedError, *kinds: type[msgspec.Struct]) -> Malfor
     """The error, and in its hint the field that was probably meant."""
     _, found, rest = error.message.partition("unknown field `")
     known = [field.encode_name for kind in kinds for field in msgspec.structs.fields(kind)]
-    near = get_close_matches(rest.partition("`")[0], known, n=1) if found else []
-    if not near:
-        return error
-    return MalformedError(error.message, hint=f"did you mean {near[0]!r}? There is: {', '.join(known)}")
+    near = nearest(rest.partition("`")[0], known) if found else ""
+    return MalformedError(error.message, hint=f"{near} There is: {', '.join(known)}") if near else error

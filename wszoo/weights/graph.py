@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import math
 import mmap
+import stat
+from collections import Counter
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import onnx
 
 from wszoo.errors import BuildError, MalformedError, NotFoundError, StorageError, WszooError
-from wszoo.schema.model import Value
+from wszoo.schema.model import MAX_DIMENSION, MAX_RANK, Value
 from wszoo.weights.apart import Graph
 from wszoo.weights.foreign import check_names, parse_model
 from wszoo.weights.tensor import Tensor, dtype_from_onnx
@@ -45,6 +47,8 @@ LOCATION = "wszoo"  # external-data location of every tensor that was taken out
 MIN_TENSOR = 128
 # Integer tensors up to this size are shapes, axes and indices, which parsers need as constants to infer shapes.
 MAX_SHAPE_TENSOR = 1024
+
+_SHOWN = 200  # characters of what a model says about its external data
 
 _EXTERNAL = onnx.TensorProto.EXTERNAL
 _INTEGERS = {onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL}
@@ -88,6 +92,7 @@ def _take_apart(model: onnx.ModelProto, files: _ExternalFiles) -> Graph:
     if not model.graph.node:
         raise MalformedError(f"{files.model} has no nodes: it is not an ONNX model, or an empty one")
     check_names(model)
+    _drop_unused(model.graph)
     taker = _Taker(files)
     taker.take(model.graph)
     inner = {init.name for init in model.graph.initializer}  # before IR version 4 each is listed as an input too
@@ -159,6 +164,21 @@ def subgraphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
                     yield from subgraphs(inner)
 
 
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    """Drop initializers that nothing reads: ONNX Runtime drops them too, and then refuses to be given their weights."""
+    used = {value.name for value in graph.input}  # there, an initializer is a default that a caller may replace
+    for inner in subgraphs(graph):
+        used.update(value.name for value in inner.output)
+        for note in inner.quantization_annotation:
+            used.update(entry.value for entry in note.quant_parameter_tensor_names)
+        for node in inner.node:
+            used.update(node.input)
+    for inner in subgraphs(graph):
+        unused = [place for place, init in enumerate(inner.initializer) if init.name not in used]
+        for place in reversed(unused):
+            del inner.initializer[place]
+
+
 def _drop_notes(model: onnx.ModelProto) -> None:
     """Drop what computes nothing: torch leaves stack traces there, with paths that differ from machine to machine."""
     for noted in (model, *_parts(model)):
@@ -183,9 +203,19 @@ class _Taker:
     def take(self, graph: onnx.GraphProto) -> None:
         for inner in subgraphs(graph):
             self._constants_to_initializers(inner)
+            self._check_once(inner)
             for init in inner.initializer:
                 if init.data_location == _EXTERNAL or _is_weight(init):
                     self._take_one(init)
+
+    def _check_once(self, graph: onnx.GraphProto) -> None:
+        counts = Counter(init.name for init in graph.initializer)
+        twice = next((name for name, count in counts.items() if count > 1), None)
+        if twice is not None:
+            raise MalformedError(
+                f"{self._files.model} has two tensors named {twice!r}",
+                hint="export it again: names stand for one value",
+            )
 
     def _constants_to_initializers(self, graph: onnx.GraphProto) -> None:
         kept = []
@@ -275,7 +305,7 @@ class _ExternalFiles:
         try:
             offset, length = int(info.get("offset", 0)), int(info.get("length", nbytes))
         except ValueError:
-            raise MalformedError(f"{where}: offset or length is not a number: {info}") from None
+            raise MalformedError(f"{where}: offset or length is not a number: {str(info)[:_SHOWN]}") from None
         data = self._file(info.get("location", ""), where)
         if length != nbytes or offset < 0 or offset + length > len(data):
             raise MalformedError(
@@ -288,7 +318,7 @@ class _ExternalFiles:
         if location not in self._maps:
             path = self._inside(location, where)
             try:
-                with path.open("rb") as file:
+                with _open_regular(path) as file:
                     mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             except (OSError, ValueError) as error:
                 raise NotFoundError(f"{where}: cannot read {path}: {error}") from error
@@ -310,6 +340,12 @@ class _ExternalFiles:
         return path
 
 
+def _open_regular(path: Path) -> BinaryIO:
+    if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
+        raise OSError("not a regular file")
+    return path.open("rb")
+
+
 def _value(info: onnx.ValueInfoProto) -> Value:
     kind = info.type.tensor_type
     if not info.type.HasField("tensor_type"):
@@ -323,8 +359,11 @@ def _value(info: onnx.ValueInfoProto) -> Value:
         dtype = dtype_from_onnx(kind.elem_type).name
     except WszooError as error:
         raise BuildError(f"input or output {info.name!r}: {error.message}") from error
+    # -1 is dynamic to ONNX Runtime and TensorRT, and older exporters write it.
     shape = tuple(
-        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or f"{info.name}_{axis}"
+        dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else dim.dim_param or f"{info.name}_{axis}"
         for axis, dim in enumerate(kind.shape.dim)
     )
+    if len(shape) > MAX_RANK or any(isinstance(size, int) and size >= MAX_DIMENSION for size in shape):
+        raise BuildError(f"input or output {info.name!r} has the shape {list(shape)}, larger than any memory")
     return Value(name=info.name, dtype=dtype, shape=shape)

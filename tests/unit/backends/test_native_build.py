@@ -7,6 +7,7 @@ from builders import around, onnx_model
 
 from wszoo.backends import tensorrt
 from wszoo.build import BuildRequest, build
+from wszoo.errors import BuildError
 from wszoo.gpu.machine import Gpu, Machine, Runtime
 from wszoo.model import Model
 from wszoo.names import Ref, TargetSpec
@@ -77,6 +78,12 @@ def test_what_cannot_be_refitted_is_spliced_and_kept_like_that_on_a_fake(store, 
     assert [plan.config.kind for plan in report.built] == [Kind.SPLICE]
     _, again = build_version(1, "trt-sm89")
     assert [plan.config.kind for plan in again.kept] == [Kind.SPLICE]
+
+
+def test_a_plan_that_was_to_take_other_weights_is_not_published_whole_on_a_fake(build_version, desktop):
+    desktop.made_up = "tmp_weight_7"
+    with pytest.raises(BuildError, match="wants weights named 'tmp_weight_7'"):
+        build_version(1, "trt-sm89.refit")
 
 
 def test_a_new_version_gets_the_plan_of_the_old_one_and_its_own_weights_on_a_fake(store, build_version, desktop):

@@ -1,7 +1,9 @@
 """Classic TensorRT's targets; building with a fake of its builder, parser and refitter (fake_tensorrt_builder.py)."""
 
+import dataclasses
 import logging
 
+import msgspec
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
@@ -13,7 +15,7 @@ from wszoo.errors import BuildError, IncompatibleError, MissingExtraError, Usage
 from wszoo.gpu.machine import Gpu, Machine
 from wszoo.names import TargetSpec
 from wszoo.plans.source import MemorySource
-from wszoo.schema.plan import Kind, PlanConfig, Target
+from wszoo.schema.plan import Kind, PlanConfig
 from wszoo.schema.refit import Mode
 
 BACKEND = tensorrt.TensorRTClassicBackend()
@@ -282,6 +284,9 @@ def test_the_lean_runtime_refits_by_name_on_a_fake(assembled, fake, monkeypatch)
     assert lean.refits == 1
 
 
-def test_target_of_a_newer_wszoo_is_built_by_nobody():
-    unknown = Target(name="trt-sm89", backend="tensorrt", hardware_compatibility="every_gpu")
-    assert BACKEND.mode(unknown) is Mode.IDENTICAL
+def test_a_plan_whose_map_has_a_later_rule_is_refitted_through_the_parser_on_a_fake(assembled, fake_classic):
+    plan = assembled()
+    later = tuple(msgspec.structs.replace(weights, rule="magic") for weights in plan.refit.weights)
+    plan = dataclasses.replace(plan, refit=msgspec.structs.replace(plan.refit, weights=later))
+    x = np.ones((1, WIDTH), np.float32)
+    np.testing.assert_array_equal(BACKEND.load(plan)(x=x)["z"][0], plan.graph.tensors[0].array())

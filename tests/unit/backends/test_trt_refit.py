@@ -143,6 +143,17 @@ def test_weights_that_the_parser_leaves_out_are_named_on_a_fake(fake_classic, en
         ("out of 4 bytes", {"operands": (Operand(dtype="float32", data=bytes(4)),)}),
         ("of 2 operands", {"operands": (Operand(tensor=0), Operand(tensor=1))}),
         ("of 1 operands", {"rule": "batch_norm_scale"}),
+        ("turns float32 into int8", {"dtype": "int8"}),
+        ("turns complex64 into float32", {"count": 1, "operands": (Operand(dtype="complex64", data=bytes(8)),)}),
+        (
+            "turns int32 into int32",
+            {
+                "count": 1,
+                "dtype": "int32",
+                "rule": "batch_norm_shift",
+                "operands": (Operand(dtype="int32", data=bytes(4)),) * 4,
+            },
+        ),
         ("unknown element type", {"operands": (Operand(dtype="float7", data=bytes(256)),)}),
     ],
 )
@@ -151,9 +162,12 @@ def test_a_hostile_map_reaches_no_refitter(graph, refit_map, defect, changes):
         check_map(_changed(refit_map, 0, **changes), graph.tensors)
 
 
-def test_a_rule_of_a_later_version_is_refused_by_name(graph, refit_map):
+def test_a_rule_of_a_later_version_is_refused_where_weights_go_in_by_name_on_a_fake(
+    fake_classic, engine, refit_map, graph, stream
+):
     with pytest.raises(IncompatibleError, match="makes 'a' by 'magic'"):
-        check_map(_changed(refit_map, 0, rule="magic"), graph.tensors)
+        refit(fake_classic, engine, _changed(refit_map, 0, rule="magic"), graph, stream)
+    assert _given(engine) == {"a": None, "b": None}
 
 
 def test_a_tensor_that_loads_too_few_bytes_never_reaches_tensorrt(fake_classic, engine, refit_map, graph, stream):

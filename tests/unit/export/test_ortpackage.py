@@ -11,9 +11,11 @@ import onnxruntime
 import pytest
 from builders import network, publish_model, replace_in_index, run_ort
 
+from wszoo.errors import UsageError
 from wszoo.names import Ref
 from wszoo.publish import publish, read_published, write_plan
 from wszoo.schema.model import GRAPH
+from wszoo.schema.plan import Profile
 
 
 def opened(out):
@@ -83,6 +85,17 @@ def test_components_with_equal_weights_share_them(store, export):
         package = onnxruntime.ModelPackageContext(str(out))
         selected = package.select_component(name, onnxruntime.ModelPackageOptions(onnxruntime.SessionOptions()))
         assert selected.create_session().run(None, {"x": np.ones((1, 64), np.float32)})[0].shape == (1, 32)
+
+
+def test_two_plans_for_one_target_are_told_apart_by_nothing_that_the_package_has(origin, export):
+    published = read_published(origin, Ref("net", "1"))
+    plan = next(plan for plan in published.plans if plan.config.target.name == "rtx-sm89")
+    other = msgspec.structs.replace(plan.config, profiles=(Profile(name="large", inputs={}),))
+    twin = write_plan(origin, other, [(layer.media_type, layer.digest) for layer in plan.manifest.layers])
+    publish(origin, Ref("net", "1"), published.model, [*published.plans, twin])
+    with pytest.raises(UsageError, match="has 2 plans of net for rtx-sm89") as error:
+        export("ortpackage")
+    assert "--gpu" in error.value.hint
 
 
 def test_without_a_portable_plan_there_is_no_graph_in_it(export):

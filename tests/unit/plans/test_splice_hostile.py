@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from wszoo.digest import Digest
 from wszoo.errors import IntegrityError, LimitError, MalformedError
-from wszoo.plans.splice import Program, apply, encode, pack, restore, unpack
+from wszoo.plans.splice import Program, apply, encode, pack, reader, restore, unpack
+from wszoo.plans.splice import program as program_module
 from wszoo.plans.splice.columns import encode as column
 from wszoo.plans.splice.columns import encode_signed as signed
 from wszoo.plans.splice.columns import number
@@ -127,6 +128,20 @@ def test_a_body_of_few_bytes_that_would_take_hours_to_assemble_is_refused():
     )
     with pytest.raises(LimitError, match="67,108,864 steps"):
         parse(made, plan_size=1024 * pieces)
+
+
+@pytest.mark.parametrize(("recipe", "kept"), [((2, 1, 0, 0, 0, 0), "_SLABS"), ((), "_LOADED")])
+def test_a_body_that_reads_single_bytes_from_everywhere_is_given_up(monkeypatch, recipe, kept):
+    """A byte of each of two matrices in turn, of which one is kept: each takes a slab, or a tensor decoded again."""
+    monkeypatch.setattr(reader, "SLAB", 1024)
+    monkeypatch.setattr(reader, kept, 0)
+    monkeypatch.setattr(program_module, "FREE_WORK", 1 << 16)
+    count = 4096
+    first = [(0, 0, 0, 1023), (0, 0, 0, 1023)]
+    again = [(0, 2 - i % 2, -1, 1023) for i in range(2, count)]
+    made = body(recipes=[recipe], views=[(0, 0), (0, 0)], blocks=[(0, 0, 0)] * count, pieces=first + again)
+    with pytest.raises(LimitError, match="loads and computes more than 327,680 bytes"):
+        apply(parse(made, plan_size=count), TENSORS, lambda _window: None)
 
 
 def test_every_truncation_is_refused():

@@ -182,6 +182,45 @@ def test_unnamed_dynamic_dimensions_get_a_name():
     assert graph_from_model(model).inputs[0].shape == ("x_0", 64)
 
 
+def test_a_dimension_of_minus_one_is_dynamic_as_it_is_to_every_runtime():
+    model = network()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+    assert graph_from_model(model).inputs[0].shape == ("x_0", 64)
+
+
+@pytest.mark.parametrize("shape", [[1 << 48], [1] * 33])
+def test_a_shape_that_no_config_could_hold_is_refused_before_anything_is_written(shape):
+    model = onnx_model([helper.make_node("Relu", ["x"], ["z"])], [("x", FLOAT, shape)], [("z", FLOAT, shape)])
+    with pytest.raises(BuildError, match="input or output 'x' has the shape"):
+        graph_from_model(model)
+
+
+def test_weights_that_nothing_reads_are_dropped_and_the_rest_computes_the_same():
+    """ONNX Runtime refuses external weights for an initializer that it has dropped."""
+    model = with_if(constant=False)
+    body = model.graph.node[0].attribute[0].g
+    body.initializer.append(numpy_helper.from_array(np.ones(64, np.float32), "unused"))
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((64, 64), np.float32), "unused too"))
+    graph = graph_from_model(copy_of(model))
+    assert sorted(names(graph)) == ["no", "yes"]
+    feeds = {"c": np.array(True)}
+    np.testing.assert_array_equal(run_ort(model, feeds)[0], run_ort(put_back(graph), feeds)[0])
+
+
+def test_an_initializer_that_is_itself_an_output_is_kept():
+    model = network()
+    model.graph.output.append(helper.make_tensor_value_info("spare", FLOAT, [64]))
+    model.graph.initializer.append(numpy_helper.from_array(np.ones(64, np.float32), "spare"))
+    assert "spare" in names(graph_from_model(model))
+
+
+def test_two_tensors_of_one_name_are_refused():
+    model = network()
+    model.graph.initializer.append(model.graph.initializer[0])
+    with pytest.raises(MalformedError, match="has two tensors named 'w'"):
+        graph_from_model(model)
+
+
 def test_weights_that_old_models_list_as_inputs_are_no_inputs():
     """Before IR version 4 every initializer is also an input; small ones, which stay in the graph, count as well."""
     w, v = weights(0, (64, 64), (8,))

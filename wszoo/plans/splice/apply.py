@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO
 
+import numpy as np
+
 from wszoo.digest import Digest
 from wszoo.plans.splice.pipeline import Pipeline, opened
-from wszoo.plans.splice.program import WINDOW
+from wszoo.plans.splice.program import STRIP, WINDOW
 from wszoo.plans.splice.reader import SLAB, Reader
 from wszoo.plans.splice.tile import Block, Part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
-
-    import numpy as np
 
     from wszoo.buffers import Bytes
     from wszoo.plans.splice.pipeline import Write
@@ -39,9 +39,10 @@ def apply(program: Program, tensors: Sequence[Tensor], to: Write | Path | Binary
     Raises:
         IntegrityError: a tensor loads another number of bytes than its type and shape take.
         MalformedError: the program does not fit the tensors.
+        LimitError: it reads from here and there so much that it would take far longer than any plan needs.
         StorageError: the file cannot be written.
     """
-    reader = Reader(tensors, program.views)
+    reader = Reader(tensors, program.views, limit=program.work_limit)
     with opened(to, program.plan_size) as write, Pipeline(write) as pipeline:
         assembly = _Assembly(reader, program.literals, pipeline)
         at = 0
@@ -106,8 +107,9 @@ class _Assembly:
     def block(self, block: Block) -> None:
         """A block: whole rows together where they fit a window, else piece by piece; its last row has no tail."""
         whole = block.rows - 1 if block.pitch <= WINDOW else 0
-        together = WINDOW // block.pitch
-        for first in range(0, whole, max(1, together)):
+        few = not whole or self._reader.keeps(part.view for part in block.parts)
+        together = max(1, (WINDOW if few else STRIP) // block.pitch)
+        for first in range(0, whole, together):
             self._rows(block, first, min(together, whole - first))
         tail = block.pitch - block.parts[-1].column - block.parts[-1].length
         for row in range(whole, block.rows):
@@ -129,7 +131,16 @@ class _Assembly:
             at = part.column + part.length
 
     def _rows(self, block: Block, first: int, count: int) -> None:
-        out = self._pipeline.room(count * block.pitch).reshape(count, block.pitch)
+        size = count * block.pitch
+        flat = self._pipeline.room(size) if size <= WINDOW else np.empty(size, np.uint8)
+        self._fill(block, first, flat.reshape(count, block.pitch))
+        if size > WINDOW:
+            for start in range(0, size, WINDOW):
+                part = flat[start : start + WINDOW]
+                self._pipeline.room(len(part))[:] = part
+
+    def _fill(self, block: Block, first: int, out: Matrix) -> None:
+        count = len(out)
         for part in block.parts:
             self._columns(part, first, out[:, part.column : part.column + part.length])
         gaps = _gaps(block)

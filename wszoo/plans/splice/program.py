@@ -53,6 +53,13 @@ MAX_COUNT = 1 << 20  # views, blocks or pieces: SDXL's unet takes a few thousand
 MAX_RECIPES = 1 << 12
 MAX_STEPS = 1 << 22  # pieces put together, window by window: a minute or two; SDXL's unet takes 26,000
 WINDOW = 4 << 20  # bytes of plan assembled at a time
+# The same in rows whose tensors are more than are kept loaded, because each strip loads all of them again. The
+# cross-attention of SDXL's unet is 140 matrices of 700 MB: with 4 MiB at a time they were loaded 170 times.
+STRIP = 64 << 20
+# Bytes of tensors loaded and computed to assemble a plan: for each of its bytes, and besides. A permuted view is
+# computed 4 MiB at a time, and a tensor decoded whole, even if one byte is wanted: a million from all over take hours.
+# SDXL's text encoders take 1.0 for each byte of their plans, ResNet-50 2.0, and SDXL's unet 2.8.
+MAX_WORK, FREE_WORK = 64, 8 << 30
 _MAX_SCALAR = 8
 
 
@@ -96,6 +103,11 @@ class Program:
     pieces: Pieces
     literals: Bytes = field(repr=False)
     plan_size: int
+
+    @property
+    def work_limit(self) -> int:
+        """Bytes of tensors that may be loaded and computed to assemble the plan in order."""
+        return MAX_WORK * self.plan_size + FREE_WORK
 
     @property
     def copied(self) -> int:

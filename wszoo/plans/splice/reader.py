@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from wszoo.errors import IntegrityError, MalformedError
+from wszoo.errors import IntegrityError, LimitError, MalformedError
 from wszoo.plans.splice.views import bind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from wszoo.buffers import Bytes
     from wszoo.plans.splice.columns import Ints
@@ -34,12 +34,19 @@ class Reader:
     Args:
         tensors: where views find their bytes.
         views: the views that will be asked for, by position.
+        limit: the most bytes that may be loaded or computed in all, for a program that nobody vouches for: a few bytes
+            from here and there in a permuted view take a slab each. None for no limit.
+
+    Attributes:
+        spent: bytes loaded and computed so far; what is read again while it is still kept costs nothing.
 
     Raises:
         MalformedError: a view names a tensor that does not exist, or a recipe that does not fit it.
     """
 
-    def __init__(self, tensors: Sequence[Tensor], views: Sequence[View]) -> None:
+    def __init__(self, tensors: Sequence[Tensor], views: Sequence[View], *, limit: int | None = None) -> None:
+        self.spent = 0
+        self._limit = limit
         self._tensors = tensors
         self._views = views
         self.layouts = [_bound(view, tensors) for view in views]
@@ -51,17 +58,24 @@ class Reader:
 
         Raises:
             IntegrityError: it loads another number of bytes than its type and shape take.
+            LimitError: more was loaded and computed than the limit.
         """
         raw = self._loaded.get((tensor, 0))
         if raw is None:
+            self._spend(self._tensors[tensor].nbytes)
             raw = load(self._tensors[tensor])
             self._loaded.put((tensor, 0), raw)
         return raw
+
+    def keeps(self, views: Iterable[int]) -> bool:
+        """True where the tensors of these views stay loaded while all of them are read in turn."""
+        return sum(self._tensors[each].nbytes for each in {self._views[view].tensor for view in views}) <= _LOADED
 
     def read(self, view: int, start: int, stop: int) -> Bytes:
         """Bytes ``[start, stop)`` of a view; not a copy where the view is the tensor as stored."""
         layout = self.layouts[view]
         if layout.is_in_place:
+            self._spend(stop - start if layout.computes else 0)
             return layout.piece(self.raw(self._views[view].tensor), start, stop)
         size = self._rows_in_slab(layout) * layout.row_bytes
         first, last = start // size, max(start, stop - 1) // size
@@ -81,6 +95,7 @@ class Reader:
                 return self.gather(view, source + stride * np.arange(rows), length).reshape(rows, length)
         elif stride == layout.row_bytes and source % stride + length <= stride and self._is_few(view, source, rows):
             first, column = divmod(source, stride)
+            self._spend(rows * stride)
             data = layout.block(self.raw(self._views[view].tensor), outer=slice(first, first + rows))
             return data.reshape(rows, stride)[:, column : column + length]
         data = self.read(view, source, source + (rows - 1) * stride + length)
@@ -106,9 +121,15 @@ class Reader:
             layout = self.layouts[view]
             rows = self._rows_in_slab(layout)
             outer = slice(number * rows, min((number + 1) * rows, layout.view_shape[0]))
+            self._spend(rows * layout.row_bytes)
             slab = layout.block(self.raw(self._views[view].tensor), outer=outer)
             self._slabs.put((view, number), slab)
         return slab
+
+    def _spend(self, nbytes: int) -> None:
+        self.spent += nbytes
+        if self._limit is not None and self.spent > self._limit:
+            raise LimitError(f"a splice program loads and computes more than {self._limit:,} bytes of tensors")
 
     @staticmethod
     def _rows_in_slab(layout: Layout) -> int:

@@ -31,6 +31,7 @@ class Windows:
     def __init__(self, program: Program, tensors: Sequence[Tensor]) -> None:
         self._program = program
         self._reader = Reader(tensors, program.views)
+        self._costly: dict[int, bool] = {}
         blocks, pieces = program.blocks, program.pieces
         per_row = np.add.reduceat(pieces.length, blocks.first[:-1]) if len(blocks.rows) else np.zeros(0, np.int64)
         last = blocks.first[1:] - 1
@@ -46,6 +47,16 @@ class Windows:
     def size(self) -> int:
         """Bytes in the plan."""
         return self._program.plan_size
+
+    def is_costly(self, offset: int) -> bool:
+        """True in a block with more tensors than stay loaded, so that each :meth:`read` loads all of them again."""
+        number = int(np.searchsorted(self._ends, offset, side="right"))
+        if number == len(self._ends) or offset < self._program.blocks.start[number]:
+            return False
+        if number not in self._costly:
+            first, last = (int(place) for place in self._program.blocks.first[number : number + 2])
+            self._costly[number] = not self._reader.keeps(self._program.pieces.view[first:last].tolist())
+        return self._costly[number]
 
     def read(self, start: int, stop: int) -> Bytes:
         """Bytes ``[start, stop)`` of the plan, in an array of their own.
