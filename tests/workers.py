@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from pathlib import Path
 
@@ -175,3 +176,55 @@ def pack_file(root, path, rows):
     packer = Packer(store.blobs, {})
     packer.add([tensor], Watch())
     return max(seen) - before, len(packer.table().packs)
+
+
+def own_pid(_):
+    """Which process runs this."""
+    return os.getpid()
+
+
+def divide(by):
+    """Raise, when ``by`` is 0."""
+    return 1 / by
+
+
+def crash(text):
+    """Print as native code does, and die."""
+    os.write(2, text.encode())
+    os.abort()
+
+
+def sleep(path):
+    """Say that it runs, and go on for a minute."""
+    Path(path).touch()
+    time.sleep(60)
+
+
+def count_running(folder):
+    """How many of its kind ran at the same time as this one."""
+    Path(folder).mkdir(exist_ok=True)
+    mine, most = Path(folder, str(os.getpid())), 0
+    mine.touch()
+    end = time.monotonic() + 2
+    while time.monotonic() < end and most < 2:
+        most = max(most, len(list(Path(folder).iterdir())))
+        time.sleep(0.01)
+    time.sleep(0.1)
+    mine.unlink()
+    return most
+
+
+def drive(root, remote, source, target):
+    """Build one target of a model and push it: one driver of several."""
+    from zoos import job
+
+    from wszoo.fleet.publishing import Settings
+    from wszoo.fleet.run import build_matrix
+    from wszoo.places import open_for_push
+    from wszoo.plugins import registry
+    from wszoo.progress import Silent
+    from wszoo.store.store import Store
+
+    settings = Settings(executor="inline", remote=open_for_push(remote))
+    _meet()
+    return build_matrix(Store(Path(root)), registry(), [job("one:1", Path(source), target)], settings, Silent()).failed

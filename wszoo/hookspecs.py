@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from wszoo.backends.protocol import Backend
+    from wszoo.executors.protocol import Executor
     from wszoo.families.protocol import Family
     from wszoo.remotes.protocol import RemoteType
 
@@ -50,3 +51,8 @@ def wszoo_backends() -> Sequence[Backend]:  # type: ignore[empty-body]
 @hookspec
 def wszoo_remotes() -> Sequence[RemoteType]:  # type: ignore[empty-body]
     """Places that blobs come from: what stands before ``://`` in ``--from``."""
+
+
+@hookspec
+def wszoo_executors() -> Sequence[Executor]:  # type: ignore[empty-body]
+    """Where builds run: what ``wszoo build --executor`` is given."""

@@ -15,6 +15,7 @@ import pluggy
 
 from wszoo import hookspecs
 from wszoo.errors import UsageError
+from wszoo.text import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -195,11 +196,18 @@ def _check_free(what: str, wanted: Sequence[str], taken: Collection[str]) -> Non
             raise UsageError(f"another plugin already provides the {what} {name!r}")
 
 
+def broken_plugins(plugins: Sequence[Plugin]) -> str:
+    """Which plugins failed to load, in words; empty when none did."""
+    broken = [plugin.name for plugin in plugins if plugin.error]
+    return f"these plugins failed to load, see 'wszoo plugins': {', '.join(broken)}" if broken else ""
+
+
 def _find(what: str, table: dict[str, _N], name: str, plugins: tuple[Plugin, ...]) -> _N:
     if name in table:
         return table[name]
-    broken = [plugin.name for plugin in plugins if plugin.error]
-    hint = f"there is: {', '.join(sorted(table)) or 'none'}"
-    if broken:
-        hint += f"; these plugins failed to load, see 'wszoo plugins': {', '.join(broken)}"
+    hint = f"{nearest(name, table)} there is: {', '.join(sorted(table)) or 'none'}".lstrip()
+    if broken := broken_plugins(plugins):
+        hint += f"; {broken}"
+    elif what == "family":
+        hint += "; other families are plugins, such as wszoo-cnn: see docs/plugins.md"
     raise UsageError(f"no {what} named {name!r}", hint=hint)

@@ -48,6 +48,7 @@ def test_a_node_serves_what_its_labels_and_gpus_fit():
     assert not node.serves(Need(labels={"wszoo-rtx": ("1.8",)}))
     assert not node.serves(Need(labels={"wszoo-trt": ("1.7",)}))
     assert not node.serves(Need(gpu=True))
+    assert not node.serves(Need(memory=2))
 
 
 def test_versions_are_compared_as_numbers():

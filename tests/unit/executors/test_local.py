@@ -42,8 +42,9 @@ def test_what_a_task_raises_comes_back_and_its_process_lives_on(crew):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a process ends with another status there")
 def test_a_crash_is_one_lost_task_with_what_was_printed(crew):
-    with pytest.raises(Lost, match=r"by signal 6 \(SIGABRT\); it printed:\nthe builder gives up"):
+    with pytest.raises(Lost, match=r"by signal 6 \(SIGABRT\)") as lost:
         crew.submit(_from_workers("crash"), "the builder gives up", NOTHING).result(30)
+    assert lost.value.log == "the builder gives up"
     assert crew.submit(_from_workers("own_pid"), None, NOTHING).result(30)
 
 
@@ -70,7 +71,7 @@ def test_closing_stops_what_runs(tmp_path):
         time.sleep(0.01)
     started = time.monotonic()
     crew.close()
-    wait([running, waiting], 10)
+    wait([running], 10)
     assert time.monotonic() - started < 10
     assert waiting.cancelled()
     assert isinstance(running.exception(), Lost)

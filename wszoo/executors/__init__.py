@@ -1,0 +1,1 @@
+"""Where builds run: this process, a pool of processes, or a cluster."""

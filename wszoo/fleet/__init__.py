@@ -1,0 +1,1 @@
+"""Building many cells on many nodes, and publishing what comes of it together."""
