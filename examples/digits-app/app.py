@@ -1,7 +1,7 @@
 """A small program that ships a lock file instead of models: ``python examples/digits-app/app.py``.
 
 Type numbers: one network writes them by hand, another reads what was written. The first start fetches what this
-machine's GPU needs (541 kB for all of the lock's GPUs; with a real model it would be gigabytes) and shows how
+machine's GPU needs (535 kB for all of the lock's GPUs; with a real model it would be gigabytes) and shows how
 far it is. Every later start is offline.
 
 What makes it an app and not a script is in four lines of :func:`main`: the lock stands beside this file, the models go

@@ -124,7 +124,8 @@ def blobs_of(store: Path, name: str) -> set[Digest]:
 
 def versions() -> list[str]:
     """The packages that decide about the bytes: what is installed, and what the zoo was built with."""
-    pins = dict(re.findall(r"^([\w.-]+)==([\w.+-]+)", _text(CONSTRAINTS), re.MULTILINE))
+    found = re.findall(r"^([\w.-]+)==([\w.+-]+)", _text(CONSTRAINTS), re.MULTILINE)
+    pins = {name.replace("_", "-").lower(): pinned for name, pinned in found}
     lines = []
     for package in DECISIVE:
         try:
