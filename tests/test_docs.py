@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/lock.md", "docs/trust.md", "docs/native.md"]
+PAGES = ["README.md", "docs/fleet.md", "docs/lock.md", "docs/trust.md", "docs/native.md", "docs/catalog.md"]
 
 
 def _blocks(page: str, language: str) -> list[str]:
@@ -85,7 +85,14 @@ def test_security_names_only_tests_that_exist() -> None:
     assert [each for each in promises if "`tests/" not in each] == []
 
 
+def test_every_decision_is_in_the_index_under_its_title() -> None:
+    folder = ROOT / "docs/adr"
+    listed = re.findall(r"^\| (\d+) \| \[(.+)\]\((.+)\) \|$", (folder / "README.md").read_text(), re.MULTILINE)
+    titles = [(path, path.read_text().partition("\n")[0]) for path in sorted(folder.glob("0*.md"))]
+    assert [(path.name, title) for path, title in titles] == [(name, f"# {number}. {t}") for number, t, name in listed]
+
+
 def test_links_between_pages_lead_to_files() -> None:
-    for page in ("README.md", "SECURITY.md", "docs/trust.md", "docs/lock.md"):
+    for page in ("README.md", "SECURITY.md", "CHANGELOG.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))):
         for target in re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", (ROOT / page).read_text()):
             assert (ROOT / page).parent.joinpath(target).exists(), f"{page}: {target}"

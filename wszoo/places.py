@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wszoo.errors import UsageError, WszooError
-from wszoo.plugins import registry
+from wszoo.plugins import broken_plugins, registry
 from wszoo.remotes.mirrors import MirroredRemote
 from wszoo.remotes.protocol import writable
 from wszoo.settings import remotes
 from wszoo.store.store import Store
+from wszoo.text import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,9 +70,10 @@ def _open_place(location: str) -> Remote:
     wanted = scheme if separator else ""
     known: dict[str, Any] = {each: kind for kind in registry().remotes.values() for each in kind.schemes}
     if wanted not in known:
-        raise UsageError(
-            f"no remote type knows {wanted}:// in {location!r}",
-            hint=f"known: a folder's path, {', '.join(f'{each}://' for each in sorted(known) if each)}",
-        )
+        schemes = [f"{each}://" for each in sorted(known) if each]
+        listed = f"{nearest(f'{wanted}://', schemes)} known: a folder's path, {', '.join(schemes)}".lstrip()
+        hint = broken_plugins(registry().plugins) or listed
+        what = f"no remote type knows {wanted}:// in {location!r}" if wanted else f"nothing opens folders: {location!r}"
+        raise UsageError(what, hint=hint)
     remote: Remote = known[wanted].open(location)
     return remote

@@ -20,14 +20,15 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import platformdirs
 
-from wszoo.errors import MalformedError, NotFoundError, StorageError, UsageError
+from wszoo.errors import NotFoundError, StorageError, UsageError
+from wszoo.schema.decode import decode_toml
+from wszoo.text import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     import tomlkit
 
 VARIABLE = "WSZOO_CONFIG"
+MAX_SETTINGS = 1 << 20  # bytes
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s\x00-\x1f\x7f]+")
 
@@ -88,6 +90,7 @@ def remotes() -> dict[str, RemoteSetting]:
 
     Raises:
         MalformedError: the file is no TOML, or a remote in it has no URL.
+        LimitError: it is too large, or nested too deep.
         StorageError: it cannot be read.
     """
     return _settings().remotes
@@ -163,11 +166,8 @@ def set_cache_limit(limit: int | None) -> None:
 
 def _settings() -> _Settings:
     path = settings_path()
-    text = _read(path)
-    try:
-        return msgspec.convert(tomllib.loads(text), _Settings)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise MalformedError(f"{path}: {error}", hint="correct the file, or move it away") from error
+    hint = "correct the file, or move it away"
+    return decode_toml(_read(path), _Settings, what=str(path), limit=MAX_SETTINGS, hint=hint)
 
 
 def add_remote(name: str, url: str, mirrors: Sequence[str] = ()) -> None:
@@ -201,19 +201,23 @@ def remove_remote(name: str) -> None:
     """
     known = remotes()
     if name not in known:
-        raise NotFoundError(f"no remote {name!r} in {settings_path()}", hint=f"there is: {', '.join(known) or 'none'}")
+        hint = f"{nearest(name, known)} there is: {', '.join(known) or 'none'}".lstrip()
+        raise NotFoundError(f"no remote {name!r} in {settings_path()}", hint=hint)
     document = _document()
     del document["remotes"][name]
     _write(document)
 
 
-def _read(path: Path) -> str:
+def _read(path: Path) -> bytes:
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            return file.read(MAX_SETTINGS + 1)
     except FileNotFoundError:
-        return ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise StorageError(f"cannot read {path}: {error}") from error
+        return b""
+    except OSError as error:
+        raise StorageError(
+            f"cannot read the settings {path}: {error.strerror or error}", hint=f"set {VARIABLE} to another file"
+        ) from error
 
 
 def _document() -> tomlkit.TOMLDocument:
@@ -226,9 +230,9 @@ def _document() -> tomlkit.TOMLDocument:
 def _write(document: tomlkit.TOMLDocument) -> None:
     import tomlkit
 
-    from wszoo.store.files import storage_errors, write_atomic
+    from wszoo.store.files import make_folder, storage_errors, write_atomic
 
     path = settings_path()
-    with storage_errors("write the settings to"):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with storage_errors("write the settings to", path):
+        make_folder(path.parent)
         write_atomic(path, tomlkit.dumps(document).encode(), path.parent)

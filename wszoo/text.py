@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
 from wszoo.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _STEP = 1000
@@ -42,6 +47,17 @@ def share(part: int, whole: int) -> str:
         return "-"
     percent = 100 * part / whole
     return f"{percent:.0f} %" if percent >= _TEN else f"{percent:.2g} %"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things: ``1 plan``, ``2 plans``."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``did you mean 'pull'?`` for a word that is spelled nearly as one that is known; else empty."""
+    near = get_close_matches(word, list(known), n=1)
+    return f"did you mean {near[0]!r}?" if near else ""
 
 
 def printable(text: str) -> str:

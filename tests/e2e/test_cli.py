@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
@@ -14,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from wszoo.cli import main
-from wszoo.cli.app import VERBS
+from wszoo.cli.app import HEADINGS, VERBS
 
 ROOT = Path(__file__).parents[2]
 ZOO = ROOT / "store"
@@ -57,6 +58,19 @@ def test_every_verb_has_help_with_an_example(verb, run):
     assert f"wszoo {verb}" in out
 
 
+SUBVERBS = {"remote": ["add", "list", "remove"], "key": ["new", "show"], "trust": ["add", "list", "remove"]}
+SUBVERBS["cache"] = ["list", "limit", "clear"]
+
+
+@pytest.mark.parametrize(("verb", "below"), [(verb, below) for verb, all_of in SUBVERBS.items() for below in all_of])
+def test_what_stands_below_a_verb_has_help_with_an_example_and_a_line_in_the_list(verb, below, run):
+    code, out, _ = run(verb, below, "--help")
+    assert code == 0
+    assert f"wszoo {verb} {below}" in out.partition("Example")[2]
+    _, listed, _ = run(verb, "--help")
+    assert re.search(rf"^  {below} +[A-Z].*[^.]\.$", listed, re.MULTILINE)  # not cut off with '...'
+
+
 def test_json_is_one_document_and_nothing_else_on_stdout(run):
     for words in (
         ["pull", "digits-cnn", "--from", str(ZOO), "--gpu", "sm89"],
@@ -71,6 +85,11 @@ def test_json_is_one_document_and_nothing_else_on_stdout(run):
         ["gc", "--dry-run"],
         ["doctor"],
         ["plugins"],
+        ["completion", "bash"],
+        ["ray-labels"],
+        ["cache", "list"],
+        ["remote", "list"],
+        ["trust", "list"],
         ["tag", "digits-cnn", "mine:2"],
         ["rm", "digits-cnn"],
     ):
@@ -114,6 +133,16 @@ def test_dry_run_names_only_what_one_gpu_needs_and_changes_nothing(run, tmp_path
     assert not (tmp_path / "store").exists()
 
 
+def test_without_a_verb_the_help_is_shown_in_sections_and_every_verb_once(run):
+    code, out, err = run()
+    assert (code, out) == (2, "")
+    assert "error:" not in err
+    assert "Use models:" in err
+    listed = [line.split()[0] for line in err.splitlines() if re.match(r"  [a-z][a-z-]*  +[A-Z]", line)]
+    assert listed == list(VERBS)
+    assert set(HEADINGS) <= set(VERBS)
+
+
 @pytest.mark.parametrize(
     ("code", "says", "words"),
     [
@@ -122,7 +151,12 @@ def test_dry_run_names_only_what_one_gpu_needs_and_changes_nothing(run, tmp_path
         (2, "no remote type knows gopher://", ["pull", "digits-cnn", "--from", "gopher://x"]),
         (2, "no family named 'nope'", ["build", "nope", "--source", str(ZOO), "--target", "portable", "--tag", "a:1"]),
         (2, "not a target: 'rtx-sm'", ["build", "onnx", "--source", str(ZOO), "--target", "rtx-sm", "--tag", "a:1"]),
-        (2, "No such command 'pul'", ["pul"]),
+        (2, "No such command 'pul'; did you mean 'pull'?", ["pul"]),
+        (2, "'rtx-sm89' is a target, not a GPU", ["pull", "digits-cnn", "--from", str(ZOO), "--gpu", "rtx-sm89"]),
+        (2, "did you mean 'http://'?", ["pull", "digits-cnn", "--from", "htp://x"]),
+        (2, "did you mean 'onnx'?", ["build", "onxx", "--source", str(ZOO), "--target", "portable", "--tag", "a:1"]),
+        (3, "did you mean 'digits-cnn'?", ["pull", "digit-cnn", "--from", str(ZOO)]),
+        (3, "there is no such folder", ["pull", "digits-cnn", "--from", "stroe/"]),
         (3, "no nope:latest in", ["pull", "nope", "--from", str(ZOO)]),
         (3, "no nope:latest in", ["show", "nope"]),
         (3, "is not a store", ["pull", "digits-cnn", "--from", "/nonexistent"]),
@@ -401,3 +435,18 @@ def test_refitting_plans_that_were_not_built_for_it_says_so(run):
     code, _, err = run("refit", "digits-cnn", "--weights", "digits-cnn")
     assert code == 5
     assert "trt-sm89.refit" in err
+
+
+def test_a_shell_is_offered_verbs_and_the_models_of_the_store(run, monkeypatch):
+    run("pull", "digits-cnn", "--from", str(ZOO), "--gpu", "none")
+    run("tag", "digits-cnn", "digits-cnn:mine")
+
+    def offered(words: str, position: int) -> list[str]:
+        monkeypatch.setenv("_WSZOO_COMPLETE", "bash_complete")
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(position))
+        return [line.partition(",")[2] for line in run()[1].splitlines() if line]
+
+    assert offered("wszoo pu", 1) == ["pull", "push"]
+    assert offered("wszoo show di", 2) == ["digits-cnn", "digits-cnn:mine"]
+    assert offered("wszoo show --store gone di", 4) == []

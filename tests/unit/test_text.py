@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from wszoo.errors import UsageError
-from wszoo.text import human, parse_size
+from wszoo.text import human, nearest, parse_size
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,10 @@ def test_what_is_no_size_is_refused(text):
 @pytest.mark.parametrize("size", [0, 999, 1500, 47_600_000, 20_000_000_000])
 def test_what_is_printed_can_be_typed(size):
     assert parse_size(human(size)) == size
+
+
+@pytest.mark.parametrize(
+    ("word", "says"), [("pul", "did you mean 'pull'?"), ("show", "did you mean 'show'?"), ("x", "")]
+)
+def test_the_nearest_word_is_named_if_one_is_near(word, says):
+    assert nearest(word, ["pull", "show", "verify"]) == says

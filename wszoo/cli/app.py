@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from wszoo.errors import UsageError, WszooError
+from wszoo.text import nearest
 from wszoo.version import __version__
 
 if TYPE_CHECKING:
@@ -24,11 +25,13 @@ VERBS = {
     "run": ("pulling", "Run a model's own demo."),
     "resolve": ("pulling", "Tell which plan a GPU would get, and why."),
     "build": ("building", "Export a model and build plans for several targets."),
+    "refit": ("refitting", "Give a model's plans the weights of another version."),
     "ray-labels": ("fleet", "Print what this machine can build, as labels of a Ray node."),
     "list": ("looking", "List the models in the store."),
     "show": ("looking", "Show a model: plans, sizes, what is shared."),
     "diff": ("looking", "Show what two models share."),
     "report": ("looking", "Write a model's sizes as a page or a picture."),
+    "site": ("showing", "Write the store's models as pages for people."),
     "export": ("exporting", "Write a model as files for another runtime."),
     "push": ("remoting", "Copy a model to a remote."),
     "serve": ("remoting", "Serve the store over HTTP, read only."),
@@ -36,7 +39,6 @@ VERBS = {
     "key": ("trusting", "Make a signing key, or show a public key."),
     "sign": ("trusting", "Sign a model, so that others can trust it."),
     "trust": ("trusting", "Whose signatures count, by remote: add, list, remove."),
-    "refit": ("refitting", "Give a model's plans the weights of another version."),
     "lock": ("locking", "Pin models for an app, in a lock file."),
     "bundle": ("locking", "Write what a lock file names into a folder."),
     "tag": ("keeping", "Give a model a second name."),
@@ -47,6 +49,18 @@ VERBS = {
     "doctor": ("system", "Check this machine: GPU, runtimes, store."),
     "plugins": ("system", "List plugins, and why broken ones are broken."),
     "completion": ("system", "Print the shell completion script."),
+}
+
+# The verb that opens each section of --help.
+HEADINGS = {
+    "pull": "Use models",
+    "build": "Make models",
+    "list": "Look at models",
+    "export": "Hand models on",
+    "key": "Say who is trusted",
+    "lock": "Ship models with an app",
+    "tag": "Look after the store",
+    "doctor": "About this machine",
 }
 
 EPILOG = """\
@@ -76,9 +90,25 @@ class _Verbs(click.Group):
         command: click.Command = getattr(module, cmd_name.replace("-", "_") + "_command")
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        word = args[0]
+        if word not in VERBS and not word.startswith("-") and not ctx.resilient_parsing:
+            found = nearest(word, VERBS)  # click looks among commands that are loaded, and none is
+            raise click.UsageError(f"No such command {word!r}" + (f"; {found}" if found else "."), ctx)
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        with formatter.section("Commands"):
-            formatter.write_dl([(verb, text) for verb, (_, text) in VERBS.items()])
+        width = max(map(len, VERBS))  # the same in every section
+        rows: dict[str, list[tuple[str, str]]] = {}
+        heading = ""
+        for verb, (_, text) in VERBS.items():
+            heading = HEADINGS.get(verb, heading)
+            rows.setdefault(heading, []).append((verb.ljust(width), text))
+        for heading, listed in rows.items():
+            with formatter.section(heading):
+                formatter.write_dl(listed)
 
 
 @click.group(cls=_Verbs, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
@@ -104,6 +134,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; what was fetched or built so far is kept where it can be used again", err=True)
         sys.exit(INTERRUPTED)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(UsageError.exit_code)
     except click.ClickException as error:
         sys.exit(_fail(_usage(error), words))
     except BrokenPipeError:

@@ -26,7 +26,12 @@ def cache_command() -> None:
 @cache_command.command("list")
 @common_options
 def list_command(session: Session) -> None:
-    """List the assembled plans, the last used first."""
+    """List the assembled plans, the last used first.
+
+    \b
+    Example:
+      wszoo cache list --json
+    """
     from wszoo.settings import cache_limit
 
     kept, limit = session.zoo().cached(), cache_limit()
@@ -43,14 +48,19 @@ def list_command(session: Session) -> None:
     hint(f"{len(kept)} assembled plans, {human(total)}; {_limit(limit)}")
 
 
-@cache_command.command("limit")
+@cache_command.command("limit", short_help="Keep at most SIZE of assembled plans.")
 @click.argument("size", required=False)
 @click.option("--none", "no_limit", is_flag=True, help="Keep any number.")
 @common_options
 def limit_command(session: Session, *, size: str | None, no_limit: bool) -> None:
     """Keep at most SIZE of assembled plans, as in '20 GB'; those not used for longest go first.
 
-    Applies now and whenever a plan is assembled, in every store of this user. Without SIZE it is told.
+    Applies now and whenever a plan is assembled, in every store of this user. Without SIZE the limit is printed.
+
+    \b
+    Examples:
+      wszoo cache limit '20 GB'
+      wszoo cache limit --none
     """
     from wszoo.settings import cache_limit, set_cache_limit
 
@@ -69,10 +79,15 @@ def limit_command(session: Session, *, size: str | None, no_limit: bool) -> None
         hint(f"{_limit(limit)}; freed {human(freed)}")
 
 
-@cache_command.command("clear")
+@cache_command.command("clear", short_help="Delete the assembled plans.")
 @common_options
 def clear_command(session: Session) -> None:
-    """Delete the assembled plans, but those that were used within the last minute or are in use."""
+    """Delete the assembled plans, but those that were used within the last minute or are in use.
+
+    \b
+    Example:
+      wszoo cache clear
+    """
     report = session.zoo().shrink_cache(0)
     if session.as_json:
         kept = {"kept_bytes": report.kept_bytes, "kept_in_use": report.kept_in_use}

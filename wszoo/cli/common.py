@@ -70,6 +70,21 @@ def gpu_option(function: Callable[P, R]) -> Callable[P, R]:
     return click.option("--gpu", default="auto", show_default=True, metavar="GPU", help=GPU_HELP)(function)
 
 
+def complete_refs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's
+    """For shells: the store's models that begin like that; none where the store cannot be read."""
+    from pathlib import Path
+
+    from wszoo.errors import WszooError
+    from wszoo.store.store import Store, default_root
+
+    try:
+        found, _ = Store(Path(ctx.params.get("store") or default_root())).refs.survey()
+    except WszooError:
+        return []
+    names = [entry.ref.tagged.removesuffix(":latest") for entry in found if not entry.ref.is_referrers]
+    return [name for name in names if name.startswith(incomplete)]
+
+
 def keep_option(function: Callable[P, R]) -> Callable[P, R]:
     """``--keep``."""
     text = "Of TensorRT plans: both (assembled, beside the weights) or weights (read out of the store at each load)."

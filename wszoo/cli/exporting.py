@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from wszoo.cli.common import GPU_HELP, Session, common_options
+from wszoo.cli.common import GPU_HELP, Session, common_options, complete_refs
 from wszoo.cli.output import hint, print_facts, print_json, print_table
 from wszoo.export import FORMATS, Options
 from wszoo.export.epcontext import PROVIDERS
@@ -16,7 +16,7 @@ _FORMATS = ", ".join(f"{name}: {each.summary}" for name, each in FORMATS.items()
 
 
 @click.command("export")
-@click.argument("ref")
+@click.argument("ref", shell_complete=complete_refs)
 @click.option("--format", "to", required=True, type=click.Choice(list(FORMATS)), help=f"{_FORMATS}.")
 @click.option("-o", "--out", required=True, metavar="DIR", help="The folder to write; new or empty.")
 @click.option("--component", "components", multiple=True, help="Only this component; repeatable.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wszoo.cli.common import Session, common_options
+from wszoo.cli.common import Session, common_options, complete_refs
 from wszoo.cli.output import hint, print_json, print_table
 from wszoo.errors import UsageError
 from wszoo.text import human
@@ -107,10 +107,7 @@ def gc_command(session: Session, *, dry_run: bool, grace: float | None) -> None:
       wszoo gc --dry-run
       wszoo gc --grace 0
     """
-    from wszoo.store.gc import GRACE
-
-    zoo = session.zoo()
-    report = zoo.gc(dry_run=dry_run, grace=GRACE if grace is None else grace)
+    report = session.zoo().gc(dry_run=dry_run, grace=grace)
     if session.as_json:
         print_json(
             {
@@ -126,7 +123,7 @@ def gc_command(session: Session, *, dry_run: bool, grace: float | None) -> None:
 
 
 @click.command("tag")
-@click.argument("ref")
+@click.argument("ref", shell_complete=complete_refs)
 @click.argument("new")
 @common_options
 def tag_command(session: Session, *, ref: str, new: str) -> None:
@@ -144,7 +141,7 @@ def tag_command(session: Session, *, ref: str, new: str) -> None:
 
 
 @click.command("rm")
-@click.argument("refs", nargs=-1, required=True)
+@click.argument("refs", nargs=-1, required=True, shell_complete=complete_refs)
 @common_options
 def rm_command(session: Session, *, refs: tuple[str, ...]) -> None:
     """Forget models; 'wszoo gc' then deletes what only they needed.

@@ -50,7 +50,7 @@ def lock_command(
       wszoo lock --upgrade
     """
     from wszoo.lock.document import read_lock, write_lock
-    from wszoo.locked import LockRequest, make_lock, stale, upgraded
+    from wszoo.lock.updating import LockRequest, make_lock, stale, upgraded
 
     _check_usage(refs, check=check, upgrade=upgrade)
     zoo, path = session.zoo(), Path(output)
@@ -85,7 +85,7 @@ def bundle_command(session: Session, *, file: str, output: str, source: str | No
       wszoo pull --locked dist/models/wszoo.lock --from dist/models
     """
     from wszoo.lock.document import read_lock
-    from wszoo.locked import bundle_lock
+    from wszoo.lock.updating import bundle_lock
 
     report = bundle_lock(session.zoo(), read_lock(Path(file)), output, source=source, weights=not without_weights)
     if session.as_json:
@@ -97,8 +97,8 @@ def bundle_command(session: Session, *, file: str, output: str, source: str | No
 
 def pull_locked_models(session: Session, file: str, *, gpu: str, source: str | None, offline: bool) -> list[Model]:
     """What ``wszoo pull --locked`` fetches."""
+    from wszoo.lock.app import LockedModels
     from wszoo.lock.document import read_lock
-    from wszoo.locked import LockedModels
 
     return LockedModels(read_lock(Path(file)), session.zoo(), source).pull(gpu=gpu, offline=offline)
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wszoo.cli.common import Session, common_options
-from wszoo.cli.output import echo, hint, print_facts, print_json, print_table, trust_text, trust_word
-from wszoo.text import human, printable, share
+from wszoo.cli.common import Session, common_options, complete_refs
+from wszoo.cli.output import echo, hint, print_facts, print_json, print_table
+from wszoo.text import counted, human, printable, share
+from wszoo.trust.wording import trust_text, trust_word
 
 if TYPE_CHECKING:
     from wszoo.describe import DiffView, ModelView, SharingView
@@ -53,7 +54,7 @@ def list_command(session: Session) -> None:
 
 
 @click.command("show")
-@click.argument("ref")
+@click.argument("ref", shell_complete=complete_refs)
 @click.option("--asset", metavar="NAME", help="Print one of the files that travel with the model.")
 @common_options
 def show_command(session: Session, *, ref: str, asset: str | None) -> None:
@@ -79,7 +80,7 @@ def show_command(session: Session, *, ref: str, asset: str | None) -> None:
 
 
 @click.command("report")
-@click.argument("ref")
+@click.argument("ref", shell_complete=complete_refs)
 @click.option("-o", "--output", required=True, metavar="FILE.html|FILE.svg", help="Where to write it.")
 @common_options
 def report_command(session: Session, *, ref: str, output: str) -> None:
@@ -112,8 +113,8 @@ def report_command(session: Session, *, ref: str, output: str) -> None:
 
 
 @click.command("diff")
-@click.argument("first")
-@click.argument("second")
+@click.argument("first", shell_complete=complete_refs)
+@click.argument("second", shell_complete=complete_refs)
 @common_options
 def diff_command(session: Session, *, first: str, second: str) -> None:
     """Show what two models share: tensors by content, plans by their full bytes.
@@ -159,7 +160,7 @@ def print_model(view: ModelView) -> None:
         echo()
         echo(
             click.style(printable(component.name), bold=True)
-            + f"  {component.tensors} tensors, {human(component.weight_bytes)}"
+            + f"  {counted(component.tensors, 'tensor')}, {human(component.weight_bytes)}"
         )
         for arrow, values in (("in", component.inputs), ("out", component.outputs)):
             for value in values:
@@ -197,8 +198,8 @@ def _print_saving(view: ModelView) -> None:
     total = totals(view)
     echo()
     echo(
-        f"{len(view.plans)} full engines: {human(total.full)}.  Weights once and {len(view.plans)} plans: "
-        f"{human(total.stored)} ({share(total.stored, total.full)})."
+        f"{counted(len(view.plans), 'full engine')}: {human(total.full)}.  Weights once and "
+        f"{counted(len(view.plans), 'plan')}: {human(total.stored)} ({share(total.stored, total.full)})."
     )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wszoo.cli.common import Session, avoid_option, common_options, gpu_option, keep_option
+from wszoo.cli.common import Session, avoid_option, common_options, complete_refs, gpu_option, keep_option
 from wszoo.cli.locking import pull_locked_models
 from wszoo.cli.output import echo, echo_piece, hint, print_facts, print_json, print_table, warn_unsigned
 from wszoo.names import Ref
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command("pull")
-@click.argument("ref", required=False)
+@click.argument("ref", required=False, shell_complete=complete_refs)
 @gpu_option
 @click.option("--locked", metavar="FILE", help="Everything that a lock file names, instead of REF.")
 @click.option("--from", "source", metavar="REMOTE", help="A folder or remote to fetch from; else the local store.")
@@ -120,7 +120,7 @@ def _complete(session: Session, ref: str, source: str | None, mirrors: Sequence[
 
 
 @click.command("resolve")
-@click.argument("ref")
+@click.argument("ref", shell_complete=complete_refs)
 @gpu_option
 @click.option("--from", "source", metavar="REMOTE", help="A folder or remote; else the local store.")
 @click.option("--component", "components", multiple=True, help="Only this component; repeatable.")
@@ -178,7 +178,7 @@ def resolve_command(
 @avoid_option
 @keep_option
 @common_options
-@click.argument("ref", default="--help")
+@click.argument("ref", default="--help", shell_complete=complete_refs)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def run_command(
     session: Session,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from wszoo.cli.common import Session, common_options
+from wszoo.cli.common import Session, common_options, complete_refs
 from wszoo.cli.output import echo, hint, print_json
 from wszoo.text import printable
 
 
 @click.command("refit")
-@click.argument("ref")
+@click.argument("ref", shell_complete=complete_refs)
 @click.option("--weights", required=True, metavar="NEWREF", help="The version whose weights the plans get.")
 @common_options
 def refit_command(session: Session, *, ref: str, weights: str) -> None:

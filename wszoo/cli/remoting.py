@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wszoo.cli.common import Session, common_options
+from wszoo.cli.common import Session, common_options, complete_refs
 from wszoo.cli.output import hint, print_json, print_table
 from wszoo.cli.trusting import sign_with
 from wszoo.errors import WszooError
-from wszoo.text import human
+from wszoo.text import counted, human
 
 if TYPE_CHECKING:
     from wszoo.store.store import Store
 
 
 @click.command("push")
-@click.argument("ref")
+@click.argument("ref", shell_complete=complete_refs)
 @click.argument("remote")
 @click.option("--as", "name", metavar="NAME:TAG", help="The name to give it there; else the same.")
 @click.option("--replace", is_flag=True, help="Move the tag there even if plans that only it has get lost.")
@@ -71,7 +71,7 @@ def push_command(
         )
         return
     verb = "would send" if dry_run else "sent"
-    signed = f"; {report.signatures} signatures" if report.signatures else ""
+    signed = f"; {counted(report.signatures, 'signature')}" if report.signatures else ""
     hint(f"{verb} {human(report.sent_bytes)} in {len(report.sent)} blobs{signed}; {report.present} were there")
     state = "would become" if dry_run and report.moved else "is" if report.moved else "was already"
     click.echo(f"{report.ref.tagged} {state} {report.ref.digest}")
@@ -84,18 +84,21 @@ def push_command(
 def serve_command(session: Session, *, host: str, port: int) -> None:
     """Serve the store over HTTP, read only, until interrupted. Without TLS or passwords: for a LAN or a test.
 
-    Prints the URL first. Requests are logged on stderr unless --quiet.
+    Clients pull from the URL that is printed first, and a browser shows the models there, as pages like those of
+    'wszoo site'. Requests are logged on stderr unless --quiet.
 
     \b
     Example:
       wszoo serve --host 0.0.0.0 --port 8765
     """
+    from wszoo.catalog.live import Catalog
     from wszoo.serve import StoreServer
 
     store = session.zoo().store
     store.layout.create()
     _warn_of_incomplete(store)
-    with StoreServer(store, host, port, log=None if session.quiet else hint) as server:
+    log = None if session.quiet else hint
+    with StoreServer(store, host, port, log=log, pages=Catalog(store)) as server:
         if session.as_json:
             print_json({"url": server.url, "store": str(store.layout.root)})
         else:

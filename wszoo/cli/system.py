@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +12,11 @@ from wszoo.cli.common import Session, common_options
 from wszoo.cli.output import echo, print_facts, print_json, print_table
 from wszoo.text import human
 from wszoo.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wszoo.gpu.machine import Machine
 
 
 @click.command("doctor")
@@ -22,7 +28,8 @@ def doctor_command(session: Session) -> None:
     Example:
       wszoo doctor --json
     """
-    from wszoo.api import machine, runtimes
+    from wszoo.plugins import broken_plugins, registry
+    from wszoo.surroundings import machine, runtimes
 
     zoo = session.zoo()
     here, installed = machine(), runtimes()
@@ -35,6 +42,7 @@ def doctor_command(session: Session) -> None:
                 "python": sys.version.split()[0],
                 "machine": here,
                 "runtimes": installed,
+                "broken_plugins": [plugin.name for plugin in registry().plugins if plugin.error],
                 "store": {"path": str(root), "exists": root.exists(), "free_bytes": shutil.disk_usage(parent).free},
             }
         )
@@ -45,10 +53,12 @@ def doctor_command(session: Session) -> None:
             *((f"GPU {number}", str(gpu)) for number, gpu in enumerate(here.gpus)),
             ("driver", f"{here.driver}, CUDA {here.cuda_driver}" if here.driver else ""),
             ("no GPU" if not here.gpus else "left out", here.problem),
-            *((each.backend, f"{each.version} on {', '.join(each.devices)}") for each in installed),
+            *((each.backend, f"{each.version} for {_devices(each.devices, here)}") for each in installed),
             ("store", f"{root}, {human(shutil.disk_usage(parent).free)} free"),
         ]
     )
+    if broken := broken_plugins(registry().plugins):
+        echo(broken)
     if not installed:
         echo('nothing here can run a plan: pip install "wszoo[ort]"')
 
@@ -77,12 +87,15 @@ def plugins_command(session: Session) -> None:
 
 @click.command("completion")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion_command(shell: str) -> None:
-    """Print the completion script for a shell.
+@common_options
+def completion_command(session: Session, *, shell: str) -> None:
+    """Print the completion script for a shell: verbs and options, at a press of the tab key.
 
     \b
-    Example:
+    Examples:
       wszoo completion bash >> ~/.bash_completion
+      wszoo completion zsh > ~/.zfunc/_wszoo
+      wszoo completion fish > ~/.config/fish/completions/wszoo.fish
     """
     from click.shell_completion import get_completion_class
 
@@ -90,4 +103,13 @@ def completion_command(shell: str) -> None:
 
     kind = get_completion_class(shell)
     assert kind is not None
-    echo(kind(app, {}, "wszoo", "_WSZOO_COMPLETE").source())
+    script = kind(app, {}, "wszoo", "_WSZOO_COMPLETE").source()
+    if session.as_json:
+        print_json({"shell": shell, "script": script})
+    else:
+        echo(script)
+
+
+def _devices(devices: Sequence[str], here: Machine) -> str:
+    """``cpu, cuda``, and what to think of ``cuda`` where there is no GPU."""
+    return ", ".join(f"{each} (no GPU here)" if each == "cuda" and not here.gpus else each for each in devices)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wszoo.cli.common import Session, common_options
+from wszoo.cli.common import Session, common_options, complete_refs
 from wszoo.cli.output import hint, print_json, print_table
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def key_command() -> None:
     """
 
 
-@key_command.command("new")
+@key_command.command("new", short_help="Make a key pair: the private key in a file, the public one printed.")
 @click.option("-o", "--output", default="wszoo.key", show_default=True, metavar="FILE", help="Where to write it.")
 @click.option("--encrypt", is_flag=True, help="Ask for a passphrase; WSZOO_KEY_PASSPHRASE gives one without asking.")
 @common_options
@@ -72,11 +72,11 @@ def show_key_command(session: Session, *, file: str) -> None:
     """
     from wszoo.trust.keys import public_of
 
-    _print_key(session, public_of(_load(file)), {"path": file})
+    _print_key(session, public_of(load_private(file)), {"path": file})
 
 
 @click.command("sign")
-@click.argument("ref")
+@click.argument("ref", shell_complete=complete_refs)
 @click.option("--key", required=True, metavar="FILE", help="The private key, from 'wszoo key new'.")
 @click.option(
     "--expires", default="365d", show_default=True, metavar="WHEN", help="48h, 90d, 26w, 2y, or a date as 2027-12-31."
@@ -102,7 +102,7 @@ def sign_with(
     session: Session, ref: str, key: str, expires: str, release: int | None = None
 ) -> tuple[str, Release, PublicKey]:
     """Sign a ref as the command line asks: the signature's digest, what was said, and by whom."""
-    made, said, public = session.zoo().sign(ref, _load(key), expires=parse_expiry(expires), release=release)
+    made, said, public = session.zoo().sign(ref, load_private(key), expires=parse_expiry(expires), release=release)
     hint(f"signed {ref} as release {said.release}, until {said.expires:%Y-%m-%d %H:%M %Z}, with key {public.short}")
     return made.envelope.digest, said, public
 
@@ -199,15 +199,21 @@ def parse_expiry(text: str) -> datetime:
 
     from wszoo.errors import UsageError
 
-    if match := _SPAN.fullmatch(text):
-        return datetime.now(UTC) + timedelta(hours=int(match[1]) * _HOURS[match[2]])
     try:
+        if match := _SPAN.fullmatch(text):
+            return datetime.now(UTC) + timedelta(hours=int(match[1]) * _HOURS[match[2]])
         return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:  # the last year is 9999
         raise UsageError(f"not a time: {text!r}", hint="such as 48h, 90d, 26w, 2y, or 2027-12-31") from error
 
 
-def _load(file: str) -> Ed25519PrivateKey:
+def load_private(file: str) -> Ed25519PrivateKey:
+    """The private key in a file, asking for its passphrase where somebody can answer.
+
+    Raises:
+        NotFoundError: there is no such file.
+        UsageError: the passphrase is missing or wrong.
+    """
     from pathlib import Path
 
     from wszoo.trust.keys import PASSPHRASE, is_encrypted, load_key

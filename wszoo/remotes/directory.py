@@ -104,6 +104,11 @@ class DirectoryType:
     def open(self, location: str) -> Remote:
         """See :class:`wszoo.remotes.protocol.RemoteType`."""
         root = Path(location.removeprefix("file://"))
+        if not root.exists():
+            raise NotFoundError(
+                f"{location!r} is not a store: there is no such folder",
+                hint="give a folder's path, a URL, or a name that 'wszoo remote list' shows",
+            )
         if not (root / "oci-layout").is_file():
             raise NotFoundError(
                 f"{location!r} is not a store: it has no file 'oci-layout'",

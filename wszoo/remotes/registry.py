@@ -34,6 +34,7 @@ _LINK = re.compile(r'<([^<>]+)>\s*;\s*rel="?next"?')
 _PATH = re.compile(r"(?:[a-z0-9]+(?:[._-]+[a-z0-9]+)*/?)*")
 _CREATED = frozenset({201, 202, 204})
 _NOT_FOUND = 404
+MAX_PAGES = 32  # of referrers; those of our kind are few, and other tools' may come first
 
 
 class RegistryRemote:
@@ -89,17 +90,23 @@ class RegistryRemote:
         return [ref for ref in found if not ref.is_referrers]
 
     def referrers(self, ref: Ref, index: Digest) -> list[Descriptor] | None:
-        """See :class:`wszoo.remotes.protocol.ReferringRemote`. The first page is enough for what wszoo looks at."""
-        url = f"{self._base}/v2/{self._repository(ref)}/referrers/{index}"
+        """See :class:`wszoo.remotes.protocol.ReferringRemote`. Of more than ``MAX_PAGES`` pages the last are left."""
         try:
-            data, _ = self._web.read(url, limit=MAX_MANIFEST, headers={"Accept": INDEX})
-            return list(decode(data, Index, what=url, limit=MAX_MANIFEST).manifests) or None
+            return list(self._referrers(f"{self._base}/v2/{self._repository(ref)}/referrers/{index}")) or None
         except (NotFoundError, MalformedError):  # registries before version 1.1 have no such question
             return None
         except RemoteError as error:
             if error.permanent:
                 return None
             raise
+
+    def _referrers(self, url: str) -> Iterator[Descriptor]:
+        after: str | None = url
+        for _ in range(MAX_PAGES):
+            if after is not None:
+                data, response = self._web.read(after, limit=MAX_MANIFEST, headers={"Accept": INDEX})
+                yield from decode(data, Index, what=after, limit=MAX_MANIFEST).manifests
+                after = _next_page(after, response.headers.get("Link", ""))
 
     def open(self, descriptor: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[bytes | memoryview]:
         """See :class:`wszoo.remotes.protocol.Remote`."""
@@ -232,11 +239,20 @@ class RegistryRemote:
         except RemoteError as error:
             error.hint = error.hint or "many registries do not list what they hold: name the model"
             raise
-        match = _LINK.search(response.headers.get("Link", ""))
-        after = urljoin(url, match[1]) if match else None
-        if after is not None and (urlsplit(after)[:2] != urlsplit(url)[:2] or after == url):
-            raise RemoteError(f"{url} continues elsewhere: {after}", permanent=True)
-        return string_list(data, field, url), after
+        return string_list(data, field, url), _next_page(url, response.headers.get("Link", ""))
+
+
+def _next_page(url: str, link: str) -> str | None:
+    """Where a list goes on, by the ``Link`` of a page of it; None after the last.
+
+    Raises:
+        RemoteError: on another host, which would be sent the credentials of this one, or in a circle.
+    """
+    match = _LINK.search(link)
+    after = urljoin(url, match[1]) if match else None
+    if after is not None and (urlsplit(after)[:2] != urlsplit(url)[:2] or after == url):
+        raise RemoteError(f"{url} continues elsewhere: {after}", permanent=True)
+    return after
 
 
 class RegistryType:

@@ -83,7 +83,8 @@ def connection_error(error: Exception, url: str) -> RemoteError:
     if isinstance(error, LocationParseError):
         return RemoteError(f"not a URL: {redact(url)!r}", permanent=True)
     if any(isinstance(each, NewConnectionError) for each in causes):
-        return RemoteError(f"cannot connect to {host}: {error}", hint="is it running, and the network up?")
+        reason = str(error).rpartition(": ")[2]  # urllib3 puts its connection object before it
+        return RemoteError(f"cannot connect to {host}: {reason}", hint="is it running, and the network up?")
     if any(isinstance(each, UrllibTimeout) for each in causes):
         return RemoteError(f"{redact(url)} does not answer in time", hint="try again")
     return RemoteError(f"{redact(url)} broke off: {error}", hint="try again")

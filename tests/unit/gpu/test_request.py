@@ -14,7 +14,7 @@ def test_words_name_no_gpu(text, how):
     assert (request.how, request.gpu) == (how, None)
 
 
-@pytest.mark.parametrize(("text", "capability"), [("sm89", "8.9"), ("SM120", "12.0"), (" sm75", "7.5")])
+@pytest.mark.parametrize(("text", "capability"), [("sm89", "8.9"), ("SM120", "12.0"), (" sm75", "7.5"), ("8.6", "8.6")])
 def test_a_compute_capability_is_a_gpu_of_which_nothing_else_is_known(text, capability):
     gpu = parse_gpu(text).gpu
     assert gpu is not None
@@ -28,7 +28,13 @@ def test_a_product_is_looked_up():
     assert request.gpu.name == "GeForce RTX 4090"
 
 
-@pytest.mark.parametrize("text", ["", "  ", "sm", "sm8", "sm8900", "RTX", "8.9"])
+def test_a_target_is_no_gpu_and_the_hint_says_which_gpu_it_is_for():
+    with pytest.raises(UsageError, match="is a target") as raised:
+        parse_gpu("rtx-sm89.same-cc")
+    assert "--gpu sm89" in raised.value.hint
+
+
+@pytest.mark.parametrize("text", ["", "  ", "sm", "sm8", "sm8900", "RTX", "8.95"])
 def test_anything_else_is_a_usage_error_with_advice(text):
     with pytest.raises(UsageError) as raised:
         parse_gpu(text)
