@@ -18,18 +18,18 @@ from wszoo.version import __version__
 if TYPE_CHECKING:
     from wszoo.api import Zoo
     from wszoo.errors import WszooError
-    from wszoo.locked import LockedModels, open_lock
+    from wszoo.lock.app import LockedModels, open_lock
     from wszoo.model import Model
 
 __all__ = ["LockedModels", "Model", "WszooError", "Zoo", "__version__", "open_lock"]
 
 
 _HOMES = {
-    "LockedModels": "wszoo.locked",
+    "LockedModels": "wszoo.lock.app",
     "Model": "wszoo.model",
     "WszooError": "wszoo.errors",
     "Zoo": "wszoo.api",
-    "open_lock": "wszoo.locked",
+    "open_lock": "wszoo.lock.app",
 }
 
 

@@ -5,32 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wszoo import export as exports
 from wszoo.assemble import Keep, parse_keep
-from wszoo.build import BuildReport, BuildRequest, build
-from wszoo.complete import complete
 from wszoo.errors import NotFoundError, RemoteError, UsageError
-from wszoo.families.protocol import SourceRequest
-from wszoo.gpu.nvml import detect
-from wszoo.gpu.request import parse_gpu
 from wszoo.model import Model
 from wszoo.names import Ref, TargetSpec
-from wszoo.places import open_for_push, open_remote, origins
+from wszoo.places import open_for_push, open_remote
 from wszoo.plugins import registry
-from wszoo.progress import Progress, Silent
-from wszoo.pull import PullReport, Surroundings, pull, select_local
-from wszoo.push import PushReport, push
-from wszoo.refit import RefitReport, refit
-from wszoo.repair import RepairReport, repair
+from wszoo.pull import PullReport, pull, select_local
 from wszoo.settings import remotes
-from wszoo.sources import chooser, fetch_source
-from wszoo.store.cache import CachedEngine, CacheReport, cached_engines, shrink_cache
-from wszoo.store.documents import read_asset, read_indexed_model
-from wszoo.store.gc import GRACE, GcReport, collect
-from wszoo.store.store import Store, default_root
-from wszoo.store.verify import VerifyReport, verify
-from wszoo.transfer import RemoteDocuments
-from wszoo.trust.vouching import sign
+from wszoo.surroundings import surroundings
+from wszoo.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,7 +22,10 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    from wszoo.gpu.machine import Machine, Runtime
+    from wszoo import export as exports
+    from wszoo.build import BuildReport
+    from wszoo.push import PushReport
+    from wszoo.refit import RefitReport
     from wszoo.remotes.protocol import Remote
     from wszoo.schema.oci import Descriptor
     from wszoo.schema.trust import Release
@@ -46,7 +33,7 @@ if TYPE_CHECKING:
     from wszoo.trust.signatures import StoredSignature
 
 
-class Zoo:
+class Zoo(Upkeep):
     """A local store and everything that can be done with it.
 
     Args:
@@ -54,9 +41,7 @@ class Zoo:
         progress: gets told about work that takes long; nobody when None.
     """
 
-    def __init__(self, store: str | Path | None = None, *, progress: Progress | None = None) -> None:
-        self.store = Store(Path(store) if store is not None else default_root())
-        self.progress: Progress = progress or Silent()
+    # What a pull does not need is imported where it is used: building, exporting and pushing are half of all modules.
 
     def pull(
         self,
@@ -155,6 +140,9 @@ class Zoo:
             RemoteError: the remote failed.
             StorageError: the disk is full or refuses.
         """
+        from wszoo.complete import complete
+        from wszoo.transfer import RemoteDocuments
+
         entry = self.store.refs.get(Ref.parse(ref))
         if not (source or entry.source):
             raise UsageError(f"{entry.ref.tagged} was not pulled from anywhere", hint="name a source with --from")
@@ -192,6 +180,10 @@ class Zoo:
             BuildError: the export, the parser or the builder refused.
             StorageError: the disk is full or refuses.
         """
+        from wszoo.build import BuildRequest, build
+        from wszoo.families.protocol import SourceRequest
+        from wszoo.sources import chooser, fetch_source
+
         specs, given = tuple(TargetSpec.parse(target) for target in targets), dict(options or {})
         wanted = SourceRequest(precision=precision, targets=specs, options=given)
         request = BuildRequest(
@@ -217,6 +209,8 @@ class Zoo:
             NotFoundError: no such ref.
             IncompatibleError: no plan takes other weights, or the networks differ in more than those.
         """
+        from wszoo.refit import refit
+
         return refit(self.store, Ref.parse(ref), Ref.parse(weights))
 
     def asset(self, ref: str, name: str) -> bytes:
@@ -225,6 +219,8 @@ class Zoo:
         Raises:
             NotFoundError: no such ref, or no such file.
         """
+        from wszoo.store.documents import read_asset, read_indexed_model
+
         entry = self.store.refs.get(Ref.parse(ref))
         return read_asset(self.store, read_indexed_model(self.store, entry.descriptor), name)
 
@@ -245,6 +241,8 @@ class Zoo:
             UsageError: the tag has something else there, or the remote can only be read.
             RemoteError: it cannot be reached or refuses.
         """
+        from wszoo.push import push
+
         return push(
             self.store,
             open_for_push(remote),
@@ -259,6 +257,8 @@ class Zoo:
         self, ref: str, key: Ed25519PrivateKey, *, expires: datetime, release: int | None = None
     ) -> tuple[StoredSignature, Release, PublicKey]:
         """Sign what a ref of this store points to; see :func:`wszoo.trust.vouching.sign`."""
+        from wszoo.trust.vouching import sign
+
         return sign(self.store, Ref.parse(ref), key, expires=expires, release=release)
 
     def export(
@@ -292,6 +292,8 @@ class Zoo:
             IntegrityError: bytes are not what their digest says.
             StorageError: too little space, or the file system refuses.
         """
+        from wszoo import export as exports
+
         parsed, options = Ref.parse(ref), options or exports.Options()
         wanted = exports.Wanted(to=to, gpu=gpu, targets=tuple(targets), components=components)
         chosen = exports.choose(
@@ -300,89 +302,3 @@ class Zoo:
         return exports.export(
             self.store, chosen, Path(out), to=to, options=options, force=force, progress=self.progress
         )
-
-    def verify(self, *, quarantine: bool = False, fresh: bool = False) -> VerifyReport:
-        """Hash everything again; see :func:`wszoo.store.verify.verify`."""
-        self.store.require()
-        return verify(self.store, self.progress, quarantine=quarantine, fresh=fresh)
-
-    def repair(self, *, source: str | None = None, fresh: bool = False) -> RepairReport:
-        """Hash everything again and fetch what is damaged or missing; see :func:`wszoo.repair.repair`.
-
-        Args:
-            source: a folder, URL or configured name to fetch from; None asks where each model came from, and then the
-                configured remotes.
-            fresh: hash also what an interrupted verify has hashed.
-
-        Raises:
-            NotFoundError: there is no store, or nothing at ``source``.
-            StorageError: the disk is full or refuses.
-        """
-        self.store.require()
-        named = [open_remote(source)] if source else None
-        return repair(self.store, lambda entry: named or origins(entry.source), self.progress, fresh=fresh)
-
-    def cached(self) -> list[CachedEngine]:
-        """The assembled plans that are kept, the last used first."""
-        return cached_engines(self.store)
-
-    def shrink_cache(self, limit: int) -> CacheReport:
-        """Let go of assembled plans; see :func:`wszoo.store.cache.shrink_cache`."""
-        self.store.require()
-        return shrink_cache(self.store, limit)
-
-    def gc(self, *, dry_run: bool = False, grace: float = GRACE) -> GcReport:
-        """Delete what no ref reaches; see :func:`wszoo.store.gc.collect`."""
-        self.store.require()
-        return collect(self.store, dry_run=dry_run, grace=grace)
-
-    def tag(self, ref: str, new: str) -> Ref:
-        """Give a model a second name; what ``new`` pointed to before is forgotten.
-
-        Raises:
-            NotFoundError: no such ref.
-            UsageError: ``new`` is not a name.
-        """
-        target = Ref.parse(new)
-        entry = self.store.refs.get(Ref.parse(ref))
-        while not self.store.refs.swap(
-            target,
-            entry.descriptor,
-            held=entry.held,
-            expected=self.store.refs.find(target.unpinned),
-            source=entry.source,
-        ):
-            pass
-        return target.pinned(entry.descriptor.digest)
-
-    def remove(self, ref: str) -> None:
-        """Forget a ref; ``gc`` then deletes what only it needed.
-
-        Raises:
-            NotFoundError: no such ref.
-        """
-        parsed = Ref.parse(ref)
-        while not self.store.refs.swap(parsed, None, held=None, expected=self.store.refs.get(parsed)):
-            pass
-
-
-def surroundings(gpu: str, components: Sequence[str] | None = None, avoid: Sequence[str] = ()) -> Surroundings:
-    """This machine, what is installed on it, and the GPU that was asked for.
-
-    Raises:
-        UsageError: ``gpu`` is none of the forms it can have.
-    """
-    return Surroundings(
-        machine=machine(), runtimes=runtimes(), request=parse_gpu(gpu), components=components, avoid=avoid
-    )
-
-
-def machine() -> Machine:
-    """This machine's facts, from NVML."""
-    return detect()
-
-
-def runtimes() -> tuple[Runtime, ...]:
-    """The installed runtimes, without importing them."""
-    found = (backend.runtime() for backend in registry().backends.values())
-    return tuple(runtime for runtime in found if runtime is not None)

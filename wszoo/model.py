@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from wszoo.assemble import Keep, assemble
 from wszoo.errors import IncompatibleError, NotFoundError
-from wszoo.export import Exported, Options, chosen_from, export
 from wszoo.plugins import registry
 from wszoo.store.documents import read_asset
 from wszoo.trust.record import decision_about
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from wszoo.backends.protocol import Assembled, Engine
+    from wszoo.export import Exported, Options
     from wszoo.families.protocol import DemoResult
     from wszoo.names import Ref
     from wszoo.progress import Progress
@@ -102,6 +102,8 @@ class Model:
 
         Arguments and errors as for :meth:`wszoo.Zoo.export`.
         """
+        from wszoo.export import Options, chosen_from, export
+
         chosen, options = chosen_from(self.selection), options or Options()
         return export(self._store, chosen, Path(out), to=to, options=options, force=force, progress=self._progress)
 

@@ -105,20 +105,16 @@ class PullReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """An index that may be taken, and what of it is wanted.
+    """What of an index is wanted, and why it may be taken.
 
     Attributes:
-        vouched: why it may be taken.
-        index: its descriptor.
-        around: what to choose plans for.
-        held: plan manifests that may be chosen; None allows all.
+        vouched: why.
+        selection: what.
         names: refs under which the store is to keep it.
     """
 
     vouched: Vouched
-    index: Descriptor
-    around: Surroundings
-    held: Sequence[Digest] | None
+    selection: Selection
     names: tuple[Ref, ...]
 
 
@@ -140,16 +136,20 @@ def select(
     """
     listed = read_index(source, index)
     model = read_model(source, model_descriptor(listed))
-    offered = {each.digest: each for each in plan_descriptors(listed) if held is None or each.digest in held}
+    published = {each.digest: each for each in plan_descriptors(listed)}
+    offered = {digest: each for digest, each in published.items() if held is None or digest in held}
     candidates = [Candidate(digest=each.digest, facts=plan_facts(source, each)) for each in offered.values()]
-    resolution = resolve(
-        candidates,
-        around.machine,
-        around.runtimes,
-        around.request,
-        components=around.components if around.components is not None else sorted(model.config.components),
-        avoid=around.avoid,
-    )
+    try:
+        resolution = resolve(
+            candidates,
+            around.machine,
+            around.runtimes,
+            around.request,
+            components=around.components if around.components is not None else sorted(model.config.components),
+            avoid=around.avoid,
+        )
+    except IncompatibleError as error:
+        raise _with_others(error, ref, len(published) - len(offered)) from error
     plans = {name: read_plan(source, offered[choice.candidate.digest]) for name, choice in resolution.choices.items()}
     for name, plan in plans.items():
         if facts_from_document(plan) != resolution.choices[name].candidate.facts:
@@ -160,6 +160,17 @@ def select(
     return Selection(ref=ref.pinned(index.digest), index=index, model=model, plans=plans, resolution=resolution)
 
 
+def _with_others(error: IncompatibleError, ref: Ref, others: int) -> IncompatibleError:
+    """The error, and that only some of a model's plans were to choose from: in a store, a bundle, or a lock file."""
+    if not others:
+        return error
+    return IncompatibleError(
+        f"{error.message}\nThe model has {others} other plans, which were not to choose from here.",
+        hint=f"pull one that fits from where all of them are: wszoo pull {ref.tagged} --from REMOTE; a lock file and "
+        "its bundle have plans for the GPUs that they were made for",
+    )
+
+
 def select_local(store: Store, ref: Ref, around: Surroundings) -> Selection:
     """Choose among the plans that are in a store.
 
@@ -168,15 +179,7 @@ def select_local(store: Store, ref: Ref, around: Surroundings) -> Selection:
         IncompatibleError: no plan that is here fits; another may be where the model came from.
     """
     entry = store.refs.get(ref)
-    try:
-        return select(store, ref, entry.descriptor, around, entry.held)
-    except IncompatibleError as error:
-        if entry.held is None:
-            raise
-        raise IncompatibleError(
-            f"{error.message}\nThe model has other plans, which were not pulled.",
-            hint=f"pull one that fits: wszoo pull {ref.tagged} --from REMOTE",
-        ) from error
+    return select(store, ref, entry.descriptor, around, entry.held)
 
 
 def pull(
@@ -218,7 +221,8 @@ def pull(
     documents = RemoteDocuments(remote, tuple(mirrors), tuning)
     vouched = vouch(store, remote, documents, ref, index, allow_unsigned=allow_unsigned)
     bare = Descriptor(media_type=INDEX, digest=index.digest, size=index.size)
-    order = Order(vouched=vouched, index=bare, around=around, held=held_in(index), names=(ref.unpinned,))
+    selection = select(documents, ref, bare, around, held_in(index))
+    order = Order(vouched=vouched, selection=selection, names=(ref.unpinned,))
     return take(store, documents, order, dry_run=dry_run, progress=progress)
 
 
@@ -226,8 +230,7 @@ def take(
     store: Store, documents: RemoteDocuments, order: Order, *, dry_run: bool = False, progress: Progress | None = None
 ) -> PullReport:
     """Fetch what an order needs. Arguments and errors as for :func:`pull`, which has looked whether it may be taken."""
-    ref = order.vouched.ref
-    selection = select(documents, ref, order.index, order.around, order.held)
+    ref, selection = order.vouched.ref, order.selection
     trust, wanted = order.vouched.decision, needed(selection)
     if dry_run:
         lacking = missing(store, wanted)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import wszoo
-from wszoo.api import machine, runtimes
 from wszoo.backends.cuda_memory import Cuda
 from wszoo.backends.protocol import Assembled
 from wszoo.backends.tensorrt import TAG, TensorRTLeanBackend
@@ -27,6 +26,7 @@ from wszoo.digest import Digest
 from wszoo.errors import IncompatibleError, MalformedError, WszooError
 from wszoo.plans.source import MemorySource
 from wszoo.schema.plan import Kind, PlanConfig, Target
+from wszoo.surroundings import machine, runtimes
 from wszoo.weights.apart import Graph
 
 if TYPE_CHECKING:

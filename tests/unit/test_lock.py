@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from types import SimpleNamespace
 
 import msgspec
@@ -271,7 +272,16 @@ CONTRADICTIONS = {
     "a pack less": lambda model: {"packs": ()},
     "another config": lambda model: {"config": model.index},
     "another manifest": lambda model: {"manifest": model.index},
+    "a plan's other config": lambda model: _with_plans(model, config=model.index),
+    "a plan's other layer": lambda model: _with_plans(model, layers=(model.index,)),
+    "a plan's other engine": lambda model: _with_plans(model, engine=model.index),
+    "a plan's other component": lambda model: _with_plans(model, component="other"),
+    "a plan's other target": lambda model: _with_plans(model, target="rtx-sm75"),
 }
+
+
+def _with_plans(model, **fields):
+    return {"plans": tuple(msgspec.structs.replace(plan, **fields) for plan in model.plans)}
 
 
 def _resized(blob):
@@ -286,6 +296,14 @@ def test_a_lock_that_contradicts_its_index_is_refused_before_anything_is_kept(st
         pull_locked(store, changed, [untrusted], around("none"))
     assert "net:1" in caught.value.message
     assert snapshot(store.layout.root) == before
+
+
+def test_a_lock_that_was_edited_after_the_pull_is_refused_offline_too(store, model, untrusted):
+    pull_locked(store, model, [untrusted], around("none"))
+    changed = msgspec.structs.replace(model, **_with_plans(model, engine=model.index))
+    with pytest.raises(MalformedError, match="says other things of the plan"):
+        select_locked(store, changed, around("none"))
+    assert select_locked(store, model, around("none"))
 
 
 def test_an_index_of_another_size_is_refused(store, model, untrusted):
@@ -333,6 +351,17 @@ def test_a_bundle_is_pulled_from_by_lock_and_by_tag(store, origin, model, tmp_pa
         assert pull(fresh, remote, REF, around(gpu)).selection.plans["net"].config.target.name == target
     assert verify(fresh).problems == ()
     assert snapshot(tmp_path / "bundle") == before
+
+
+def test_where_nothing_of_a_bundle_fits_it_is_told_that_the_model_has_other_plans(store, origin, model, tmp_path):
+    bundled(origin, lock_of([model], ["sm89"]), tmp_path / "bundle")
+    asked = replace(around("sm86"), avoid=("portable",))
+    with pytest.raises(IncompatibleError, match="The model has 1 other plans") as caught:
+        pull(store, DirectoryRemote(tmp_path / "bundle"), REF, asked)
+    assert "--from" in caught.value.hint
+    with pytest.raises(IncompatibleError) as caught:
+        pull(store, DirectoryRemote(origin.layout.root), REF, replace(asked, avoid=("portable", "rtx-sm86")))
+    assert "other plans" not in caught.value.message
 
 
 def test_a_bundle_that_is_made_a_store_knows_what_it_holds(origin, model, tmp_path):
@@ -389,11 +418,11 @@ def test_a_lock_is_plain_toml(text, model):
 
 
 def test_models_are_opened_by_name(monkeypatch, store, origin, model, tmp_path):
-    from wszoo.locked import open_lock
+    from wszoo.lock.app import open_lock
 
     write_lock(tmp_path / "a.lock", lock_of([model], ["sm89"]))
     models = open_lock(tmp_path / "a.lock", store=store.layout.root, source=str(origin.layout.root))
-    monkeypatch.setattr("wszoo.locked.surroundings", around)
+    monkeypatch.setattr("wszoo.lock.app.surroundings", around)
     assert (list(models), len(models)) == (["net:1"], 1)
     with pytest.raises(NotFoundError, match="not in"):
         models["net"]
@@ -404,7 +433,7 @@ def test_models_are_opened_by_name(monkeypatch, store, origin, model, tmp_path):
     with pytest.raises(NotFoundError, match="0 models 'other'"):
         models["other"]
     offline = open_lock(tmp_path / "a.lock", store=store.layout.root)
-    monkeypatch.setattr("wszoo.locked.surroundings", lambda _: SimpleNamespace(**_fields(around("sm89"))))
+    monkeypatch.setattr("wszoo.lock.app.surroundings", lambda _: SimpleNamespace(**_fields(around("sm89"))))
     assert offline["net:1"].ref.digest == model.index.digest
 
 
@@ -414,7 +443,7 @@ def _fields(struct):
 
 def test_places_of_a_lock_that_cannot_be_opened_are_passed_over_if_another_can(store, origin, model, tmp_path):
     from wszoo.api import Zoo
-    from wszoo.locked import LockedModels
+    from wszoo.lock.app import LockedModels
 
     strange = msgspec.structs.replace(model, remotes=("gopher://host", str(tmp_path / "none"), str(origin.layout.root)))
     models = LockedModels(lock_of([strange], ["sm89"]), Zoo(store.layout.root))

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from wszoo.errors import MalformedError, NotFoundError, StorageError, UsageError
-from wszoo.settings import RemoteSetting, add_remote, remotes, remove_remote, settings_path
+from wszoo.errors import LimitError, MalformedError, NotFoundError, StorageError, UsageError
+from wszoo.settings import (
+    MAX_SETTINGS,
+    RemoteSetting,
+    add_remote,
+    cache_limit,
+    remotes,
+    remove_remote,
+    settings_path,
+    trust,
+)
 
 
 @pytest.fixture
@@ -83,3 +92,14 @@ def test_a_file_that_cannot_be_read_is_an_error(config):
     config.mkdir(parents=True)
     with pytest.raises(StorageError, match=r"wszoo\.toml"):
         remotes()
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 50_000, "#" * (MAX_SETTINGS + 1)], ids=["deep", "large"])
+def test_settings_that_no_decoder_should_be_given_are_refused_by_name(config, text):
+    config.parent.mkdir(exist_ok=True)
+    config.write_text(text)
+    for ask in (remotes, trust, cache_limit, lambda: add_remote("a", "https://one")):
+        with pytest.raises(LimitError, match=config.name) as caught:
+            ask()
+        assert "correct the file" in caught.value.hint
+    assert config.read_text() == text

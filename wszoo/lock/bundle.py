@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wszoo.errors import StorageError, UsageError
+from wszoo.errors import NotFoundError, StorageError, UsageError
 from wszoo.lock.document import write_lock
 from wszoo.lock.making import check_model
 from wszoo.lock.pulling import index_of, open_documents, read_locked
@@ -76,6 +76,10 @@ def bundle(
     made = Store(folder.with_name(f".{folder.name}-{unique_name()}"))
     try:
         report = _fill(store, lock, made, remotes, weights=weights, progress=progress or Silent())
+    except NotFoundError as error:
+        hint = "the store has what was pulled for this machine: name a place that has all of it with --from"
+        raise NotFoundError(error.message, hint=hint) from error
+    else:
         with storage_errors("finish the bundle"):
             shutil.rmtree(made.layout.private)
             write_lock(made.layout.root / LOCK_NAME, lock)

@@ -100,13 +100,22 @@ def check_model(model: LockedModel, document: ModelDocument, plans: Iterable[Pla
     Raises:
         MalformedError: the lock was edited, or put together from two.
     """
-    locked = model.blobs()
-    for each in (*document.blobs, *(blob for plan in plans for blob in plan.blobs)):
+    locked, hint = model.blobs(), "take it from version control again, or run 'wszoo lock --upgrade'"
+    for each in document.blobs:
         if locked.get(each.digest) != each.size:
             raise MalformedError(
                 f"the lock of {model.ref.tagged} does not name {each.digest} with {each.size} bytes, which its index "
                 "leads to: it was edited",
-                hint="take it from version control again, or run 'wszoo lock --upgrade'",
+                hint=hint,
+            )
+    told = {plan.manifest.digest: plan for plan in model.plans}
+    for plan in plans:
+        said = told[plan.descriptor.digest]
+        if said != _plan(plan, said.gpus):
+            raise MalformedError(
+                f"the lock of {model.ref.tagged} says other things of the plan {plan.descriptor.digest} than the plan "
+                "itself: it was edited",
+                hint=hint,
             )
 
 

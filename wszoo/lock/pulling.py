@@ -51,21 +51,20 @@ def pull_locked(
 
     Raises:
         NotFoundError: no remote has what the lock names.
-        MalformedError: the lock contradicts itself.
+        MalformedError: the lock contradicts itself, or what it names.
         IncompatibleError: none of the locked plans fits.
         IntegrityError: bytes are not what their digest says.
         RemoteError: the remotes failed again and again.
         StorageError: the disk is full or refuses.
     """
     documents = open_documents(model, remotes)
-    document, _ = read_locked(documents, model)
-    check_model(model, document, ())
+    read_locked(documents, model)
+    selection = select(documents, model.ref, index_of(model), around, _plans(model))
+    check_model(model, selection.model, selection.plans.values())
     decision = Decision(how=How.LOCKED, ref=model.ref.tagged, index=model.index.digest, remote=documents.remote.url)
     order = Order(
         vouched=Vouched(model.ref, decision, ()),
-        index=index_of(model),
-        around=around,
-        held=_plans(model),
+        selection=selection,
         names=_names(store, model),
     )
     return take(store, documents, order, dry_run=dry_run, progress=progress)
@@ -75,6 +74,7 @@ def select_locked(store: Store, model: LockedModel, around: Surroundings) -> Sel
     """What a store has of a locked model, complete; None when something is missing. Connects to nobody.
 
     Raises:
+        MalformedError: the lock contradicts what it names.
         IncompatibleError: none of the locked plans fits.
         IntegrityError: a document in the store is damaged.
     """
@@ -82,6 +82,7 @@ def select_locked(store: Store, model: LockedModel, around: Surroundings) -> Sel
         selection = select(store, model.ref, index_of(model), around, _plans(model))
     except NotFoundError:
         return None
+    check_model(model, selection.model, selection.plans.values())
     here = any(store.refs.find(name) for name in (model.ref.locked(model.index.digest), model.ref))
     return selection if here and not missing(store, needed(selection)) else None
 

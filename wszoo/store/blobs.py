@@ -6,19 +6,20 @@ import hashlib
 import mmap
 import os
 import re
+import stat
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wszoo.digest import Digest
-from wszoo.errors import IntegrityError, LimitError, MalformedError, NotFoundError
+from wszoo.errors import IntegrityError, LimitError, MalformedError, NotFoundError, StorageError
 from wszoo.store.files import is_regular, open_regular, place, replace, storage_errors, unique_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from io import BufferedReader, BufferedWriter
-    from pathlib import Path
 
     from typing_extensions import Buffer
 
@@ -51,7 +52,7 @@ class BlobWriter:
         """
         view = memoryview(data).cast("B")
         self._hash.update(view)
-        with storage_errors(self._what):
+        with storage_errors(self._what, Path(self._file.name)):
             self._file.write(view)
         self.size += len(view)
 
@@ -79,7 +80,8 @@ class Blobs:
         """The blob's length in bytes, or None when it is not here, or is no regular file."""
         for _ in self._twice(digest):
             with suppress(FileNotFoundError):
-                return self.path(digest).lstat().st_size if is_regular(self.path(digest)) else None
+                status = self.path(digest).lstat()
+                return status.st_size if stat.S_ISREG(status.st_mode) else None
         return None
 
     def hold(self, digest: Digest) -> bool:
@@ -95,13 +97,13 @@ class Blobs:
         return True
 
     def put(self, data: Buffer) -> Digest:
-        """Store bytes that are in memory.
+        """Store bytes that are in memory; a damaged blob in their place is mended.
 
         Raises:
             StorageError: the file system refuses; nothing is left behind.
         """
         digest = Digest.of(data)
-        if not self.hold(digest):
+        if not (self.hold(digest) and self._is_whole(digest)):
             with self.writer(digest) as writer:
                 writer.write(data)
         return digest
@@ -120,13 +122,13 @@ class Blobs:
         self._layout.create()
         temporary = self._layout.tmp / unique_name()
         try:
-            with storage_errors("write a blob to"):
+            with storage_errors("write a blob to", temporary):
                 file = temporary.open("xb")
             try:
                 # What the block itself raises, a network's OSError among it, passes unchanged.
                 writer = BlobWriter(file)
                 yield writer
-                with storage_errors("write a blob to"):
+                with storage_errors("write a blob to", temporary):
                     file.flush()
                     os.fsync(file.fileno())
                     file.close()
@@ -191,6 +193,13 @@ class Blobs:
             found = Digest.from_hash(hashlib.file_digest(file, "sha256"))
         if found != digest:
             raise IntegrityError(f"blob {self.path(digest)} is damaged: its content hashes to {found}")
+
+    def _is_whole(self, digest: Digest) -> bool:
+        try:
+            self.check(digest)
+        except (IntegrityError, NotFoundError, StorageError):
+            return False
+        return True
 
     def all(self) -> Iterator[Digest]:
         """Every blob that is here, in no order; files with other names are passed over."""

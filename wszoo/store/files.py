@@ -38,8 +38,12 @@ _HINTS = {
 
 
 @contextmanager
-def storage_errors(what: str) -> Iterator[None]:
+def storage_errors(what: str, place: Path | None = None) -> Iterator[None]:
     """Turn an ``OSError`` inside into a :class:`StorageError` that says what was being done.
+
+    Args:
+        what: was being done, in words that a file's name can follow.
+        place: named where the error names no file, as when a disk is full.
 
     Raises:
         StorageError: with the file, the reason and what to do.
@@ -47,7 +51,8 @@ def storage_errors(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        name = f" {error.filename!r}" if error.filename else ""
+        named = error.filename or place
+        name = f" {str(named)!r}" if named else ""
         raise StorageError(
             f"cannot {what}{name}: {error.strerror or error}", hint=_HINTS.get(error.errno or 0, "")
         ) from error
@@ -187,6 +192,14 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it that lack, durably: else a power failure takes all that was stored in it."""
+    made = [each for each in (folder, *folder.absolute().parents) if not each.is_dir()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in made:
+        sync_folder(each.absolute().parent)
 
 
 def write_atomic(path: Path, data: bytes, scratch: Path) -> None:

@@ -88,7 +88,10 @@ def collect(store: Store, *, dry_run: bool = False, grace: float = GRACE) -> GcR
                 deleted.append(digest)
                 freed += size
         freed += _clean_engines(store, engines, limit, dry_run=dry_run)
-        freed += _clean(store.layout.built, limit, dry_run=dry_run, keep=lambda path: not is_gone(store, path, deleted))
+        gone_blobs = frozenset(deleted)
+        freed += _clean(
+            store.layout.built, limit, dry_run=dry_run, keep=lambda path: not is_gone(store, path, gone_blobs)
+        )
         freed += _clean(store.layout.accepted, limit, dry_run=dry_run, keep=lambda path: f"sha256:{path.stem}" in live)
         freed += _clean(store.layout.verifying, limit, dry_run=dry_run, keep=lambda _: False)
         freed += _clean(store.layout.tmp, limit, dry_run=dry_run, keep=store.blobs.is_aside)

@@ -37,7 +37,7 @@ def lease(layout: StoreLayout) -> Iterator[None]:
     layout.create()
     name = unique_name()
     started, alive = layout.leases / f"{name}.start", layout.leases / f"{name}.alive"
-    with storage_errors("take a lease in"):
+    with storage_errors("take a lease in", layout.leases):
         started.touch(exist_ok=False)
         with alive.open("x", encoding="utf-8") as file:
             file.write(process_space())

@@ -32,6 +32,7 @@ from wszoo.names import Ref
 from wszoo.schema.decode import MAX_DOCUMENT, MAX_MANIFEST, decode, encode
 from wszoo.schema.oci import INDEX, REF_NAME, Descriptor, Index, held_in, with_held
 from wszoo.store.files import read_regular, rename_new, storage_errors, sync_folder, unique_name, write_atomic
+from wszoo.text import nearest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from wszoo.store.layout import StoreLayout
 
 _RECORD = "record.json"
+_ELSEWHERE = "see 'wszoo list', or name a source with --from"
 _KEY = re.compile(r"[0-9a-f]{32}")
 _GENERATION = re.compile(r"[0-9]{8,18}")
 
@@ -50,13 +52,14 @@ class RefRecord(msgspec.Struct, frozen=True, kw_only=True):
         ref: ``name:tag``.
         descriptor: of the index; None when the ref was deleted.
         held: digests of the plan manifests whose blobs are here; None when all are, as after a build.
-        source: where it was pulled from, for who mends it; empty when it was built here.
+        source: where it was pulled from, for who mends it; absent when it was built here, as it is in records that
+            were written before there was such a field.
     """
 
     ref: str
     descriptor: Descriptor | None = None
     held: tuple[Digest, ...] | None = None
-    source: str = ""
+    source: str | msgspec.UnsetType = msgspec.UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ class Entry:
         descriptor: of the index.
         held: see :class:`RefRecord`.
         generation: what :meth:`Refs.swap` compares.
-        source: see :class:`RefRecord`.
+        source: see :class:`RefRecord`; empty when it was built here.
     """
 
     ref: Ref
@@ -83,6 +86,8 @@ class Refs:
 
     def __init__(self, layout: StoreLayout) -> None:
         self._layout = layout
+        # Folder's name -> its newest record that was read, and what tells that file from another of that name.
+        self._known: dict[str, tuple[tuple[int, int, int], RefRecord]] = {}
 
     def find(self, ref: Ref) -> Entry | None:
         """The ref's entry, or None when there is none, it was deleted, or it has another digest than the pin."""
@@ -103,9 +108,11 @@ class Refs:
         """
         entry = self.find(ref)
         if entry is None:
-            named = [other.ref for other in self.survey()[0] if other.ref.name == ref.name]
-            known = [str(other) for other in named if not other.is_referrers]
-            hint = f"there is: {', '.join(known)}" if known else "see 'wszoo list', or name a source with --from"
+            others = [other.ref for other in self.survey()[0] if not other.ref.is_referrers]
+            if tags := [str(other) for other in others if other.name == ref.name]:
+                hint = f"there is: {', '.join(tags)}"
+            else:
+                hint = nearest(ref.name, {other.name for other in others}) or _ELSEWHERE
             raise NotFoundError(f"no {ref} in {self._layout.root}", hint=hint)
         return entry
 
@@ -173,7 +180,7 @@ class Refs:
             descriptor: of the new index; None deletes the ref.
             held: see :class:`RefRecord`.
             expected: what :meth:`find` returned before; None when there was nothing.
-            source: see :class:`RefRecord`.
+            source: see :class:`RefRecord`; empty when it was built here.
 
         Returns:
             True when the ref is now what was asked for. False when it is not, or when others have changed it since:
@@ -190,7 +197,7 @@ class Refs:
                 hint="spread its plans over several tags",
             )
         self._layout.create()
-        with storage_errors("update a ref in"):
+        with storage_errors("update a ref in", self._layout.refs):
             self._adopt()
             folder = self._folder(ref)
             folder.mkdir(parents=True, exist_ok=True)
@@ -202,7 +209,7 @@ class Refs:
                 return False
             if expected is not None and expected.generation not in {generation, 0}:
                 return False
-            update = RefRecord(ref=ref.tagged, descriptor=descriptor, held=held, source=source)
+            update = RefRecord(ref=ref.tagged, descriptor=descriptor, held=held, source=source or msgspec.UNSET)
             if not self._claim(folder / f"{generation + 1:08d}", update):
                 return False
             last = _generations(folder)[-1:] == [generation + 1]
@@ -234,10 +241,21 @@ class Refs:
                 generations = _generations(folder)
                 if not generations:
                     return None, 0
-                return _read_record(folder / f"{generations[-1]:08d}"), generations[-1]
+                return self._record(folder, generations[-1]), generations[-1]
             if not folder.exists():
                 return None, 0
         raise NotFoundError(f"the ref in {folder} changes faster than it can be read")
+
+    def _record(self, folder: Path, generation: int) -> RefRecord:
+        """A generation's record. It never changes, and every writer reads all refs twice to write ``index.json``."""
+        path = folder / f"{generation:08d}"
+        status = (path / _RECORD).lstat()
+        # Who deletes a damaged ref by hand and pulls again starts from generation 1 anew.
+        state = (generation, status.st_mtime_ns, status.st_ino)
+        known = self._known.get(folder.name)
+        if known is None or known[0] != state:
+            known = self._known[folder.name] = state, _read_record(path)
+        return known[1]
 
     @staticmethod
     def _prune(folder: Path, current: int) -> None:
@@ -319,4 +337,4 @@ def _entry(record: RefRecord | None, generation: int) -> Entry | None:
         return None
     if record.descriptor.size > MAX_MANIFEST:
         raise MalformedError(f"the index of {record.ref} claims {record.descriptor.size} bytes")
-    return Entry(Ref.parse(record.ref), record.descriptor, record.held, generation, record.source)
+    return Entry(Ref.parse(record.ref), record.descriptor, record.held, generation, record.source or "")

@@ -64,9 +64,15 @@ class VerifyReport:
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    path: Path
+    folder: Path
+    suffix: str
     digest: Digest
     state: State
+
+    @property
+    def path(self) -> Path:
+        """Made when it is needed: kept, it would take most of the memory for 280,000 files."""
+        return self.folder / f"{self.digest.hex}{self.suffix}"
 
 
 def verify(
@@ -122,15 +128,19 @@ def put_aside(store: Store, paths: Iterable[Path]) -> None:
 
 def _files(store: Store) -> list[_File]:
     """Every file whose name is the digest of its content, the largest first, so that no core waits for the last one."""
-    named = [(store.blobs.path(digest), digest) for digest in store.blobs.all()]
+    found = []
+    for digest, folder, suffix in _named(store):
+        with suppress(FileNotFoundError):  # gc may run meanwhile
+            found.append(_File(folder, suffix, digest, state_of(folder / f"{digest.hex}{suffix}")))
+    return sorted(found, key=lambda file: (-file.state.size, file.digest))
+
+
+def _named(store: Store) -> Iterator[tuple[Digest, Path, str]]:
+    for digest in store.blobs.all():
+        yield digest, store.layout.blobs, ""
     for path in store.layout.engines.glob("*.plan"):
         with suppress(MalformedError):
-            named.append((path, Digest(f"sha256:{path.stem}")))
-    found = []
-    for path, digest in named:
-        with suppress(FileNotFoundError):  # gc may run meanwhile
-            found.append(_File(path, digest, state_of(path)))
-    return sorted(found, key=lambda file: (-file.state.size, file.digest))
+            yield Digest(f"sha256:{path.stem}"), store.layout.engines, ".plan"
 
 
 def _hash_all(files: list[_File], journal: Journal, progress: Progress) -> Iterator[tuple[_File, str]]:

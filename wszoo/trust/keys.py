@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from wszoo.errors import MalformedError, NotFoundError, StorageError, UsageError
-from wszoo.store.files import storage_errors
+from wszoo.store.files import make_folder, storage_errors, sync_folder
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -105,12 +105,13 @@ def new_key(path: Path, passphrase: str = "") -> PublicKey:
     data = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, hidden)
     try:
         with storage_errors("write the key"):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
+            sync_folder(path.parent)
     except StorageError as error:
         if isinstance(error.__cause__, FileExistsError):
             raise UsageError(f"{path} exists", hint="a key is never overwritten: name another file") from error

@@ -20,7 +20,7 @@ from wszoo.digest import Digest
 from wszoo.errors import MalformedError
 from wszoo.schema.decode import decode, encode
 from wszoo.schema.trust import MAX_ENVELOPE, Decision, How, Seen
-from wszoo.store.files import storage_errors, write_atomic
+from wszoo.store.files import make_folder, storage_errors, write_atomic
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,8 +43,8 @@ def remember(layout: StoreLayout, decision: Decision) -> None:
     before = decision_about(layout, decision.index)
     if before is not None and _STRENGTH.index(before.how) < _STRENGTH.index(decision.how):
         return
-    with storage_errors("note what vouches for a model in"):
-        layout.accepted.mkdir(parents=True, exist_ok=True)
+    with storage_errors("note what vouches for a model in", layout.accepted):
+        make_folder(layout.accepted)
         write_atomic(layout.accepted / f"{decision.index.hex}.json", encode(decision), layout.tmp)
 
 
@@ -73,8 +73,8 @@ def newest_seen(layout: StoreLayout, remote: str, ref: Ref) -> Seen | None:
 
 def _note_release(layout: StoreLayout, decision: Decision, release: int) -> None:
     folder = _folder(layout, decision.remote, decision.ref)
-    with storage_errors("note which release was seen in"):
-        folder.mkdir(parents=True, exist_ok=True)
+    with storage_errors("note which release was seen in", folder):
+        make_folder(folder)
         write_atomic(folder / f"{release:019d}-{decision.index.hex}", encode(decision), layout.tmp)
         for older, index in _names(folder):
             if older < release:

@@ -7,11 +7,20 @@ with the referrers API are asked by it first.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wszoo.digest import Digest
-from wszoo.errors import LimitError, MalformedError, NotFoundError, RemoteError, StorageError
+from wszoo.errors import (
+    IntegrityError,
+    LimitError,
+    MalformedError,
+    NotFoundError,
+    RemoteError,
+    StorageError,
+    TrustError,
+)
 from wszoo.remotes.protocol import ReferringRemote
 from wszoo.schema.decode import MAX_MANIFEST, decode, encode
 from wszoo.schema.oci import INDEX, MANIFEST, Descriptor, Index
@@ -23,7 +32,9 @@ from wszoo.schema.trust import (
     MAX_REFERRERS,
     SignatureManifest,
     decode_signature_manifest,
+    decode_statement,
 )
+from wszoo.trust.envelope import verified_payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -32,6 +43,7 @@ if TYPE_CHECKING:
     from wszoo.remotes.protocol import Remote, WritableRemote
     from wszoo.store.documents import DocumentSource
     from wszoo.store.store import Store
+    from wszoo.trust.keys import PublicKey
 
 _RACES = 50  # writers of one list that may win in a row before we give up
 
@@ -102,6 +114,28 @@ def signatures_here(store: Store, ref: Ref, index: Digest) -> list[StoredSignatu
     """
     entry = store.refs.find(ref.referrers(index))
     return _signatures(store, _decoded(store, entry.descriptor, ref.referrers(index)), index) if entry else []
+
+
+def last_release(store: Store, ref: Ref, key: PublicKey) -> int:
+    """The highest number under which a key has signed a ref, as far as the store still has the signatures; else 0."""
+    numbers = [0]
+    for entry in store.refs.survey()[0]:
+        if entry.ref.name != ref.name or not entry.ref.is_referrers:
+            continue
+        with suppress(IntegrityError, NotFoundError):  # a damaged list is for verify to tell about
+            listed = _ours(_decoded(store, entry.descriptor, entry.ref), entry.descriptor.digest)
+            numbers += [_release(store, each, ref, key) for each in listed]
+    return max(numbers)
+
+
+def _release(store: Store, descriptor: Descriptor, ref: Ref, key: PublicKey) -> int:
+    what = f"signature manifest {descriptor.digest}"
+    with suppress(IntegrityError, NotFoundError, TrustError):  # others' are here too
+        (layer,) = decode_signature_manifest(store.read(descriptor, limit=MAX_ENVELOPE), what).layers
+        payload, _ = verified_payload(store.read(layer, limit=MAX_ENVELOPE), (key,), what)
+        said = decode_statement(payload, what).predicate
+        return said.release if (said.name, said.tag) == (ref.name, ref.tag) else 0
+    return 0
 
 
 def signatures_there(remote: Remote, documents: DocumentSource, ref: Ref, index: Digest) -> list[StoredSignature]:

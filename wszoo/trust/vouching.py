@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from wszoo.errors import LimitError, MalformedError, RemoteError, UsageError
-from wszoo.schema.trust import MAX_ENVELOPE, Release
+from wszoo.errors import IntegrityError, LimitError, MalformedError, NotFoundError, RemoteError, UsageError
+from wszoo.schema.trust import MAX_ENVELOPE, MAX_RELEASE, Release
 from wszoo.settings import settings_path, trust_of
 from wszoo.trust.decision import IndexCheck, Situation
 from wszoo.trust.envelope import sign_statement
 from wszoo.trust.keys import PublicKey, public_of, signer_of
 from wszoo.trust.record import newest_seen, remember
-from wszoo.trust.signatures import StoredSignature, list_signatures, signatures_there, write_signature
+from wszoo.trust.signatures import StoredSignature, last_release, list_signatures, signatures_there, write_signature
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -101,20 +101,20 @@ def vouch(
     if not check.may_look:
         check.decide()  # raises
     found = _signatures(remote, documents, ref, index.digest, needed=check.needs_signature)
-    for each in found:
-        data = documents.read(each.envelope, limit=MAX_ENVELOPE)
+    for each, envelope in found:
         if check.needs_signature:
-            check.consider(data, f"the signature {each.envelope.digest} of {ref.tagged} at {remote.url}")
-    return Vouched(ref, check.decide(), tuple(found))
+            check.consider(envelope, f"the signature {each.envelope.digest} of {ref.tagged} at {remote.url}")
+    return Vouched(ref, check.decide(), tuple(each for each, _ in found))
 
 
 def _signatures(
     remote: Remote, documents: DocumentSource, ref: Ref, index: Digest, *, needed: bool
-) -> list[StoredSignature]:
-    """What the remote has; where something else vouches, signatures are carried along if it answers at all."""
+) -> list[tuple[StoredSignature, bytes]]:
+    """What the remote has, with envelopes; where something else vouches, they are carried along if nothing is wrong."""
     try:
-        return signatures_there(remote, documents, ref, index)
-    except RemoteError:
+        there = signatures_there(remote, documents, ref, index)
+        return [(each, documents.read(each.envelope, limit=MAX_ENVELOPE)) for each in there]
+    except (IntegrityError, NotFoundError, RemoteError):
         if needed:
             raise
         return []
@@ -142,18 +142,23 @@ def sign(
         ref: which.
         key: the publisher's.
         expires: from then on clients refuse it.
-        release: its number; None takes the time, as in 20270131235959, which grows on every machine.
+        release: its number; None takes the time, as in 20270131235959, which grows on every machine, or the next one
+            after what the key signed here before.
 
     Raises:
         NotFoundError: no such ref.
-        UsageError: ``expires`` is past.
+        UsageError: ``expires`` is past, or the number is too large.
         StorageError: the file system refuses.
     """
     now = datetime.now(UTC)
     if expires <= now:
         raise UsageError(f"the signature would have expired on {expires:%Y-%m-%d %H:%M %Z}", hint="give a later date")
     entry = store.refs.get(ref)
-    number = int(f"{now:%Y%m%d%H%M%S}") if release is None else release
+    number = (
+        max(int(f"{now:%Y%m%d%H%M%S}"), last_release(store, ref, public_of(key)) + 1) if release is None else release
+    )
+    if number > MAX_RELEASE:
+        raise UsageError(f"release numbers end at {MAX_RELEASE}, and this one is {number}", hint="sign another tag")
     said = Release(name=ref.name, tag=ref.tag, release=number, expires=expires.replace(microsecond=0))
     envelope = sign_statement(said, entry.descriptor.digest, signer_of(key))
     return write_signature(store, ref, entry.descriptor, envelope), said, public_of(key)

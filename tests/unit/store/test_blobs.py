@@ -265,3 +265,18 @@ def test_reading_a_small_blob_makes_no_room_for_the_largest_that_is_allowed(stor
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1 << 20
+
+
+@pytest.mark.parametrize("damage", [b"", b"0123", b"01234567X9", b"0123456789 and more"])
+def test_putting_a_blob_again_mends_a_damaged_one(store, damage):
+    digest = store.blobs.put(b"0123456789")
+    store.blobs.path(digest).write_bytes(damage)
+    assert store.blobs.put(b"0123456789") == digest
+    store.blobs.check(digest)
+
+
+def test_putting_a_blob_that_is_here_does_not_write_it_again(store):
+    digest = store.blobs.put(b"0123456789")
+    before = store.blobs.path(digest).stat().st_ino
+    store.blobs.put(b"0123456789")
+    assert store.blobs.path(digest).stat().st_ino == before

@@ -50,6 +50,12 @@ def test_an_error_of_the_system_says_what_was_done_and_what_to_do(number, advice
     assert "--store" in caught.value.hint
 
 
+def test_an_error_that_names_no_file_is_told_with_the_place(tmp_path):
+    with pytest.raises(StorageError) as caught, files.storage_errors("take a lease in", tmp_path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as a write to an open file raises it
+    assert caught.value.message == f"cannot take a lease in {str(tmp_path)!r}: {os.strerror(errno.ENOSPC)}"
+
+
 def test_a_failure_without_a_file_name_is_told_too():
     with pytest.raises(StorageError, match="cannot sync: it broke"), files.storage_errors("sync"):
         raise OSError("it broke")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from wszoo.names import Ref, is_portable_file_name
 from wszoo.pull import pull
 from wszoo.schema.decode import decode, encode
 from wszoo.schema.oci import INDEX, MANIFEST, REF_NAME, Descriptor, Index
+from wszoo.store import refs
 from wszoo.store.models import known_models
 from wszoo.store.store import Store
 
@@ -313,3 +315,38 @@ def test_index_json_is_an_oci_index_that_other_tools_read(origin):
     assert entry["annotations"] == {REF_NAME: "net:1"}
     assert json.loads(origin.layout.marker.read_bytes()) == {"imageLayoutVersion": "1.0.0"}
     assert encode(decode(origin.layout.index.read_bytes(), Index, what="i")) == origin.layout.index.read_bytes()
+
+
+def test_where_a_ref_was_pulled_from_is_remembered_and_takes_no_room_where_it_was_not(store):
+    point(store, "net:1", A)
+    store.refs.swap(Ref.parse("net:2"), B, held=None, expected=None, source="https://zoo.example")
+    assert [entry.source for entry in store.refs.all()] == ["", "https://zoo.example"]
+    records = [path.read_bytes() for path in store.layout.refs.rglob("record.json")]
+    assert sorted(b"source" in record for record in records) == [False, True]
+
+
+def test_a_name_that_is_nearly_there_is_suggested_and_signatures_are_not(store):
+    point(store, "digits:1", A)
+    point(store, "digit:sha256-" + "0" * 64, B)
+    with pytest.raises(NotFoundError) as caught:
+        store.refs.get(Ref.parse("digit:1"))
+    assert caught.value.hint == "did you mean 'digits'?"
+
+
+def test_a_ref_that_was_deleted_by_hand_and_made_again_is_read_again(store):
+    assert point(store, "net:1", A)
+    assert store.refs.find(REF).descriptor == A
+    for folder in store.layout.refs.iterdir():
+        shutil.rmtree(folder)
+    assert Store(store.layout.root).refs.swap(REF, B, held=None, expected=None)
+    assert store.refs.find(REF).descriptor == B
+
+
+def test_records_that_did_not_change_are_read_once(store, monkeypatch):
+    for number in range(5):
+        assert point(store, f"net:{number}", A)
+    fresh, read = Store(store.layout.root), []
+    monkeypatch.setattr(refs, "_read_record", lambda path, real=refs._read_record: (read.append(path), real(path))[1])
+    assert len(fresh.refs.all()) == len(fresh.refs.all()) == 5
+    assert point(fresh, "net:0", B)
+    assert len(read) == 5 + 1

@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+from faults.disk import Disk, load, replay, write_out
 
 from wszoo.digest import Digest
 from wszoo.names import Ref
 from wszoo.schema.trust import Decision, How, Seen
+from wszoo.store.store import Store
 from wszoo.trust.record import decision_about, newest_seen, remember
 
 REF = Ref.parse("net:1")
@@ -71,3 +73,15 @@ def test_a_decision_under_another_name_is_no_decision(store):
     data = (store.layout.accepted / f"{INDEX.hex}.json").read_bytes()
     (store.layout.accepted / f"{OTHER.hex}.json").write_bytes(data)
     assert decision_about(store.layout, OTHER) is None
+
+
+def test_a_release_is_not_forgotten_when_the_power_fails(store, tmp_path):
+    store.layout.create()
+    before = load(store.layout.root)
+    with Disk(store.layout.root).installed() as disk:
+        remember(store.layout, decision(release=3))
+    replay(before, [step for step in disk.log if step.kind not in {"failed", "utime"}])
+    write_out(before, tmp_path / "after", lambda _: "safe")
+    after = Store(tmp_path / "after").layout
+    assert newest_seen(after, "https://zoo", REF) == Seen(release=3, index=INDEX)
+    assert decision_about(after, INDEX) == decision(release=3)

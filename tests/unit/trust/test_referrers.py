@@ -15,7 +15,7 @@ from wszoo.errors import TrustError
 from wszoo.names import Ref
 from wszoo.pull import pull
 from wszoo.remotes.mirrors import MirroredRemote
-from wszoo.remotes.registry import RegistryType
+from wszoo.remotes.registry import MAX_PAGES, RegistryType
 from wszoo.schema.oci import INDEX, MANIFEST
 from wszoo.schema.trust import How
 from wszoo.settings import add_trust
@@ -73,3 +73,29 @@ def test_a_fake_registry_without_signatures_is_asked_for_the_tag_too(store, fake
         pull(store, remote, REF, around("sm89"))
     digest = origin.refs.get(REF).descriptor.digest
     assert f"/v2/net/manifests/sha256-{digest.hex}" in fake.asked
+
+
+def test_a_fake_registry_with_many_pages_of_others_referrers_is_read_on(store, fake):
+    fake.pages = 5
+    remote = RegistryType().open(fake.location)
+    add_trust(remote.url, public_of(KEY))
+    assert pull(store, remote, REF, around("sm89")).trust.how is How.SIGNED
+    assert sum("/referrers/" in path for path in fake.asked) == 6
+
+
+def test_a_fake_registry_whose_referrers_never_end_is_left(store, fake):
+    fake.pages = 1 << 30
+    remote = RegistryType().open(fake.location)
+    add_trust(remote.url, public_of(KEY))
+    with pytest.raises(TrustError, match="is not signed"):
+        pull(store, remote, REF, around("sm89"))
+    assert sum("/referrers/" in path for path in fake.asked) == MAX_PAGES
+
+
+@pytest.mark.parametrize("elsewhere", ["http://127.0.0.1:1/v2/more", "//localhost/more"])
+def test_a_fake_registry_whose_referrers_go_on_at_another_host_is_not_followed(store, fake, elsewhere):
+    fake.pages, fake.elsewhere = 1, elsewhere
+    remote = RegistryType().open(fake.location)
+    add_trust(remote.url, public_of(KEY))
+    with pytest.raises(TrustError, match="is not signed"):
+        pull(store, remote, REF, around("sm89"))

@@ -18,7 +18,7 @@ from wszoo.push import push
 from wszoo.remotes.directory import DirectoryRemote
 from wszoo.schema.decode import encode
 from wszoo.schema.oci import INDEX, MANIFEST, Descriptor, Index
-from wszoo.schema.trust import ARTIFACT, MAX_REFERRERS, How
+from wszoo.schema.trust import ARTIFACT, MAX_REFERRERS, MAX_RELEASE, How
 from wszoo.settings import add_trust
 from wszoo.store.gc import collect
 from wszoo.store.store import Store
@@ -29,6 +29,7 @@ from wszoo.trust.signatures import list_signatures, signatures_here
 from wszoo.trust.vouching import sign
 
 REF = Ref.parse("net:1")
+REF_2 = Ref.parse("net:2")
 KEY, SECOND = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
 
 
@@ -316,3 +317,48 @@ def test_no_setting_and_no_variable_allows_what_is_unsigned(store, untrusted, tm
         monkeypatch.setenv(name, "1")
     with pytest.raises(TrustError, match="nothing vouches"):
         pull(store, untrusted, REF, around("sm89"))
+
+
+def test_two_indexes_signed_in_the_same_second_are_two_releases(store, origin, untrusted):
+    sign(origin, REF, KEY, expires=later())
+    pull(store, untrusted, REF, around("sm89"))
+    publish_model(origin, "net:1", seed=7)
+    sign(origin, REF, KEY, expires=later())
+    assert pull(store, untrusted, REF, around("sm89")).trust.index == index_of(origin).digest
+
+
+def test_a_number_from_the_future_does_not_block_the_next(origin):
+    future = 99991231235959
+    sign(origin, REF, KEY, expires=later(), release=future)
+    assert sign(origin, REF, KEY, expires=later())[1].release == future + 1
+    assert sign(origin, REF, SECOND, expires=later())[1].release < future  # what another key said is its own affair
+    origin.refs.swap(REF_2, index_of(origin), held=None, expected=None)
+    assert sign(origin, REF_2, KEY, expires=later())[1].release < future
+
+
+def test_a_damaged_list_of_signatures_does_not_keep_one_from_signing(origin):
+    sign(origin, REF, KEY, expires=later(), release=99991231235959)
+    place = REF.referrers(index_of(origin).digest)
+    origin.blobs.path(index_of(origin, place).digest).write_bytes(b"?")
+    publish_model(origin, "net:1", seed=7)
+    assert sign(origin, REF, KEY, expires=later())[1].release < 99991231235959
+
+
+def test_numbers_end_where_readers_stop(origin):
+    sign(origin, REF, KEY, expires=later(), release=MAX_RELEASE)
+    with pytest.raises(UsageError, match="release numbers end at"):
+        sign(origin, REF, KEY, expires=later())
+    with pytest.raises(UsageError, match="release numbers end at"):
+        sign(origin, REF, SECOND, expires=later(), release=10**30)
+
+
+def test_who_pins_an_index_is_not_stopped_by_a_stuffed_or_broken_list(store, origin, untrusted):
+    place, pinned = REF.referrers(index_of(origin).digest), REF.pinned(index_of(origin).digest)
+    many = [
+        Descriptor(media_type=MANIFEST, digest=Digest.of(bytes([n])), size=9, artifact_type=ARTIFACT) for n in range(99)
+    ]
+    for listed in (many, many[:1]):
+        repoint(origin, place, Index(manifests=tuple(listed)))
+        with pytest.raises((LimitError, NotFoundError)):
+            pull(store, untrusted, REF, around("sm89"))
+        assert pull(store, untrusted, pinned, around("sm89")).trust.how is How.PINNED
