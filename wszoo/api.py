@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from wszoo import export as exports
-    from wszoo.build import BuildReport
+    from wszoo.building.build import BuildReport
     from wszoo.push import PushReport
     from wszoo.refit import RefitReport
     from wszoo.remotes.protocol import Remote
@@ -180,9 +180,9 @@ class Zoo(Upkeep):
             BuildError: the export, the parser or the builder refused.
             StorageError: the disk is full or refuses.
         """
-        from wszoo.build import BuildRequest, build
+        from wszoo.building.build import BuildRequest, build
+        from wszoo.building.sources import chooser, fetch_source
         from wszoo.families.protocol import SourceRequest
-        from wszoo.sources import chooser, fetch_source
 
         specs, given = tuple(TargetSpec.parse(target) for target in targets), dict(options or {})
         wanted = SourceRequest(precision=precision, targets=specs, options=given)

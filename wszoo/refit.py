@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wszoo.earlier import reason_against, refitted
+from wszoo.building.earlier import reason_against, refitted
 from wszoo.errors import IncompatibleError, NotFoundError
 from wszoo.publish import publish, read_published
 

@@ -6,13 +6,13 @@ from whoever published the model.
 
 from __future__ import annotations
 
+import html
 import re
 from collections import Counter
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING
 
-from wszoo.text import human, share
+from wszoo.text import human, printable, share
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _WIDTH = 720  # of the chart, in user units
 _LABELS = 210
+_LETTERS = 32  # that fit there
 _NUMBERS = 110
 _ROW = 30
 _BAR = 18
@@ -120,7 +121,7 @@ def chart(view: ModelView, *, styled: bool = True) -> str:
     widest = max((bar.nbytes for bar in bars), default=1) or 1
     height = _TOP + _ROW * len(bars) + 8
     rows = "".join(_row(bar, number, widest) for number, bar in enumerate(bars))
-    title = escape(f"{view.ref}: full engines and what wszoo ships")
+    title = _escape(f"{view.ref}: full engines and what wszoo ships")
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{title}">'
         f"<title>{title}</title>{f'<style>{_STYLE}</style>' if styled else ''}"
@@ -145,10 +146,10 @@ def page(view: ModelView) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>{escape(view.ref)}</title><style>{_PAGE_STYLE}</style></head><body>\n"
-        f"<h1>{escape(view.ref)}</h1>\n<p>{escape(facts)}</p>\n{chart(view)}"
+        f"<title>{_escape(view.ref)}</title><style>{_PAGE_STYLE}</style></head><body>\n"
+        f"<h1>{_escape(view.ref)}</h1>\n<p>{_escape(facts)}</p>\n{chart(view)}"
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>\n"
-        f"<p>Index <code>{escape(view.index_digest)}</code></p>\n</body></html>\n"
+        f"<p>Index <code>{_escape(view.index_digest)}</code></p>\n</body></html>\n"
     )
 
 
@@ -164,15 +165,24 @@ def _target_bars(plans: Sequence[PlanView]) -> Iterable[_Bar]:
 def _row(bar: _Bar, number: int, widest: int) -> str:
     top = _TOP + number * _ROW
     width = max((_WIDTH - _LABELS - _NUMBERS) * bar.nbytes / widest, 1.5)  # a hair, so that kilobytes can be seen
-    note = f' <tspan class="soft">{escape(bar.note)}</tspan>' if bar.note else ""
+    note = f' <tspan class="soft">{_escape(bar.note)}</tspan>' if bar.note else ""
     return (
-        f'<text x="0" y="{top + 14}">{escape(bar.label)}</text>'
+        f'<text x="0" y="{top + 14}">{_escape(_fitted(bar.label))}</text>'
         f'<rect x="{_LABELS}" y="{top}" width="{width:.1f}" height="{_BAR}" rx="2" class="{bar.style}"/>'
         f'<text x="{_LABELS + width + 8:.1f}" y="{top + 14}">{human(bar.nbytes)}{note}</text>'
     )
 
 
+def _fitted(label: str) -> str:
+    return label if len(label) <= _LETTERS else f"{label[: _LETTERS - 1]}…"
+
+
 def _cells(plan: PlanView, target: str) -> str:
     shared = human(plan.shared_bytes) if plan.shared_bytes else "-"
     sizes = (human(plan.engine_bytes), human(plan.plan_bytes), share(plan.plan_bytes, plan.engine_bytes), shared)
-    return "".join(f"<td>{escape(cell)}</td>" for cell in (plan.component, target, *sizes))
+    return "".join(f"<td>{_escape(cell)}</td>" for cell in (plan.component, target, *sizes))
+
+
+def _escape(text: str) -> str:
+    """Text from outside for a page: no markup, and nothing that turns writing around."""
+    return html.escape(printable(text))

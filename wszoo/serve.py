@@ -1,7 +1,8 @@
 """A store over HTTP, read only: for a LAN, a test, or behind a proxy that does TLS.
 
 Three kinds of paths exist: ``/oci-layout``, ``/index.json`` and ``/blobs/sha256/<hex>``. A path is matched as a whole
-and never turned into a file name otherwise, so nothing else of the machine can be asked for.
+and never turned into a file name otherwise, so nothing else of the machine can be asked for. Pages for browsers come
+from whoever is given as ``pages``, see :mod:`wszoo.catalog.live`; they are bytes in memory, never files.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
+from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from wszoo.digest import Digest
 from wszoo.errors import MalformedError, StorageError
@@ -30,6 +32,29 @@ _PIECE = 1 << 20
 IDLE_SECONDS = 60  # a client that neither asks nor takes anything for so long is dropped
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a browser gets.
+
+    Attributes:
+        content: bytes.
+        kind: its media type.
+        headers: others.
+    """
+
+    content: bytes
+    kind: str
+    headers: dict[str, str]
+
+
+class Pages(Protocol):
+    """Who has pages for browsers."""
+
+    def answer(self, path: str, accept: str, host: str) -> Page | None:
+        """The page at a path, or None; with the request's ``Accept`` and ``Host``, which may be anything."""
+        ...
+
+
 class StoreServer(ThreadingHTTPServer):
     """Serves one store; ``serve_forever`` runs it, ``shutdown`` and ``server_close`` end it.
 
@@ -38,6 +63,7 @@ class StoreServer(ThreadingHTTPServer):
         host: address to listen on.
         port: 0 takes a free one; see :attr:`url`.
         log: gets a line for each request.
+        pages: for browsers; None for no such pages.
 
     Raises:
         StorageError: the address cannot be listened on.
@@ -47,10 +73,16 @@ class StoreServer(ThreadingHTTPServer):
     request_queue_size = 128
 
     def __init__(
-        self, store: Store, host: str = "127.0.0.1", port: int = 0, log: Callable[[str], None] | None = None
+        self,
+        store: Store,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        log: Callable[[str], None] | None = None,
+        pages: Pages | None = None,
     ) -> None:
         self.store = store
         self.log = log
+        self.pages = pages
         try:
             super().__init__((host, port), _Handler)
         except OSError as error:
@@ -86,7 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, *, body: bool) -> None:
         found = self._find()
         if found is None:
-            self._refuse(HTTPStatus.NOT_FOUND)
+            self._show(body=body)
             return
         path, kind = found
         try:
@@ -94,6 +126,22 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(file, os.fstat(file.fileno()).st_size, kind, body=body)
         except (FileNotFoundError, MalformedError):
             self._refuse(HTTPStatus.NOT_FOUND)
+
+    def _show(self, *, body: bool) -> None:
+        """Answer a browser."""
+        path, pages = self.path.partition("?")[0], self.server.pages
+        page = pages.answer(path, self.headers.get("Accept", ""), self.headers.get("Host", "")) if pages else None
+        if page is None:
+            self._refuse(HTTPStatus.NOT_FOUND)
+            return
+        self.send_response(HTTPStatus.OK)
+        fixed = {"Content-Type": page.kind, "Content-Length": str(len(page.content))}
+        for name, value in {**page.headers, **fixed, "X-Content-Type-Options": "nosniff"}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if body:
+            with suppress(ConnectionError, TimeoutError):
+                self.wfile.write(page.content)
 
     def _find(self) -> tuple[Path, str] | None:
         store, path = self.server.store, self.path.partition("?")[0]

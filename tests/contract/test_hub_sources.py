@@ -6,11 +6,11 @@ import pytest
 from contract.hub_simulator import REPO, TOKEN, HubSimulator
 from contract.servers import threaded
 
+from wszoo.building.sources import chooser, fetch_source
 from wszoo.errors import NotFoundError, RemoteError
 from wszoo.families.protocol import SourceRequest
 from wszoo.names import TargetSpec
 from wszoo.progress import Silent
-from wszoo.sources import chooser, fetch_source
 
 SOURCE = f"hf:{REPO}"
 

@@ -11,7 +11,7 @@ from onnx import helper
 
 from wszoo.assemble import Keep, assemble
 from wszoo.backends.trt_reader import Cursor
-from wszoo.build import BuildRequest, build
+from wszoo.building.build import BuildRequest, build
 from wszoo.errors import IntegrityError
 from wszoo.names import Ref, TargetSpec
 from wszoo.plugins import registry

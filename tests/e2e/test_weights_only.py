@@ -190,12 +190,12 @@ def add_native(store, folder, mode):
     from msgspec.structs import replace
 
     from wszoo.backends.protocol import Stripped
+    from wszoo.building.strip import keep_native
     from wszoo.names import Ref
     from wszoo.plans.native_map import known_weights
     from wszoo.publish import publish, read_published
     from wszoo.schema.plan import Kind, Target
     from wszoo.schema.refit import RefitMap
-    from wszoo.strip import keep_native
     from wszoo.weights.graph import graph_from_file
 
     published = read_published(store, Ref.parse("net:1"))

@@ -9,6 +9,7 @@ from builders import around, leftovers, network, plan_config, publish_model
 
 from wszoo.assemble import Keep, assemble
 from wszoo.backends.protocol import Stripped
+from wszoo.building.strip import keep_native
 from wszoo.digest import Digest
 from wszoo.errors import (
     BuildError,
@@ -28,7 +29,6 @@ from wszoo.pull import select_local
 from wszoo.refit import refit
 from wszoo.schema.plan import NATIVE, REFIT, Kind, Target
 from wszoo.schema.refit import Mode, RefitMap, Rule
-from wszoo.strip import keep_native
 from wszoo.weights.graph import graph_from_model
 
 REF, NEW = Ref.parse("net:1"), Ref.parse("net:2")

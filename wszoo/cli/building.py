@@ -18,9 +18,9 @@ from wszoo.text import human
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from wszoo.build import BuildReport
+    from wszoo.building.build import BuildReport
+    from wszoo.building.request import BuildRequest
     from wszoo.describe import ModelView
-    from wszoo.request import BuildRequest
 
 
 @click.command("build")
@@ -140,11 +140,11 @@ class _Asked:
 
     def as_request(self, session: Session, licence: str) -> tuple[BuildRequest, Callable[[], Path]]:
         """The same with its words parsed, and what fetches its source."""
+        from wszoo.building.request import BuildRequest
+        from wszoo.building.sources import chooser, fetch_source
         from wszoo.families.protocol import SourceRequest
         from wszoo.names import Ref, TargetSpec
         from wszoo.plugins import registry
-        from wszoo.request import BuildRequest
-        from wszoo.sources import chooser, fetch_source
 
         ref, specs = Ref.parse(self.tag), tuple(TargetSpec.parse(target) for target in self.targets)
         if ref.digest is not None:

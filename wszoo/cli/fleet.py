@@ -18,10 +18,10 @@ from wszoo.text import counted, human
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from wszoo.building.request import BuildRequest
     from wszoo.fleet.publishing import Settings
     from wszoo.fleet.report import CellReport, MatrixReport, ModelReport
     from wszoo.names import Ref
-    from wszoo.request import BuildRequest
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wszoo.cell import is_plan_for
+from wszoo.building.cell import is_plan_for
 from wszoo.errors import IntegrityError, NotFoundError, UsageError
 from wszoo.fleet.work import Order, Outcome, build_away, build_here, build_with
 from wszoo.push import send

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from wszoo.cell import Cell, is_plan_for, memory_needed, wanted_plan
+from wszoo.building.cell import Cell, is_plan_for, memory_needed, wanted_plan
 from wszoo.publish import read_published
 from wszoo.schema.plan import Kind
 from wszoo.store.built import recall

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from wszoo.cell import scratch_folder
+from wszoo.building.cell import scratch_folder
+from wszoo.building.prepare import ModelWriter, export_model
 from wszoo.errors import IncompatibleError, UsageError, WszooError
 from wszoo.executors.inline import InlineCrew
 from wszoo.fleet.append import Shared
@@ -15,7 +16,6 @@ from wszoo.fleet.matrix import plan_cells
 from wszoo.fleet.placing import Place, Unserved, place
 from wszoo.fleet.publishing import Model, Publisher, Settings
 from wszoo.fleet.report import MatrixReport
-from wszoo.prepare import ModelWriter, export_model
 from wszoo.store.built import build_key
 from wszoo.store.failures import Failure, forget_failure, keep_failure
 from wszoo.version import __version__
@@ -23,6 +23,7 @@ from wszoo.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from wszoo.building.request import BuildRequest
     from wszoo.digest import Digest
     from wszoo.executors.protocol import Crew
     from wszoo.fleet.drive import Result
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from wszoo.names import Ref, TargetSpec
     from wszoo.plugins import Registry
     from wszoo.progress import Progress
-    from wszoo.request import BuildRequest
     from wszoo.schema.plan import Profile
     from wszoo.store.store import Store
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wszoo import errors
-from wszoo.cell import Cell, build_cell
+from wszoo.building.cell import Cell, build_cell
 from wszoo.errors import BuildError, NotFoundError, WszooError
 from wszoo.names import Ref, TargetSpec
 from wszoo.places import open_for_push

@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from wszoo.building.request import BuildRequest
+from wszoo.building.sources import HUB, chooser, fetch_source
 from wszoo.errors import MalformedError, NotFoundError
 from wszoo.families.protocol import SourceRequest
 from wszoo.fleet.run import Job
 from wszoo.names import TargetSpec
-from wszoo.request import BuildRequest
 from wszoo.schema.zoo import MAX_ZOO, decode_zoo
-from wszoo.sources import HUB, chooser, fetch_source
 from wszoo.store.files import read_regular, storage_errors
 from wszoo.text import nearest, printable
 

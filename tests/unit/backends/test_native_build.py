@@ -6,7 +6,7 @@ import pytest
 from builders import around, onnx_model
 
 from wszoo.backends import tensorrt
-from wszoo.build import BuildRequest, build
+from wszoo.building.build import BuildRequest, build
 from wszoo.errors import BuildError
 from wszoo.gpu.machine import Gpu, Machine, Runtime
 from wszoo.model import Model

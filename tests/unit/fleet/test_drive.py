@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from wszoo.cell import Cell
+from wszoo.building.cell import Cell
 from wszoo.digest import Digest
 from wszoo.errors import IntegrityError
 from wszoo.executors.protocol import Lost, Need, Node

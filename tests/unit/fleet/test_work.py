@@ -5,7 +5,7 @@ import logging
 import pytest
 from zoos import job, network
 
-from wszoo.cell import Cell
+from wszoo.building.cell import Cell
 from wszoo.digest import Digest
 from wszoo.fleet import work
 from wszoo.fleet.publishing import Settings

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from wszoo.cell import is_plan_for, make_plan, scratch_folder, wanted_plan
-from wszoo.earlier import (
+from wszoo.building.cell import is_plan_for, make_plan, scratch_folder, wanted_plan
+from wszoo.building.earlier import (
     changes,
     check_complete,
     check_network,
@@ -17,11 +17,11 @@ from wszoo.earlier import (
     refitted,
     resolve_targets,
 )
+from wszoo.building.prepare import ModelWriter, export_model
+from wszoo.building.request import BuildRequest
 from wszoo.errors import BuildError, UsageError
-from wszoo.prepare import ModelWriter, export_model
 from wszoo.progress import Progress, Silent
 from wszoo.publish import publish
-from wszoo.request import BuildRequest
 from wszoo.store.built import recall
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from wszoo.backends.protocol import Backend
-    from wszoo.earlier import Earlier, PlanChange
+    from wszoo.building.earlier import Earlier, PlanChange
     from wszoo.families.protocol import ExportedComponent, Family
     from wszoo.names import Ref, TargetSpec
     from wszoo.plugins import Registry

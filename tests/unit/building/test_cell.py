@@ -4,8 +4,8 @@ import msgspec
 import pytest
 from zoos import job, network
 
-from wszoo import cell as cells
-from wszoo.cell import Cell, build_cell, memory_needed, wanted_plan
+from wszoo.building import cell as cells
+from wszoo.building.cell import Cell, build_cell, memory_needed, wanted_plan
 from wszoo.errors import IncompatibleError, NotFoundError
 from wszoo.fleet.publishing import Settings
 from wszoo.fleet.run import build_matrix

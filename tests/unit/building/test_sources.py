@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from huggingface_hub import constants
 
+from wszoo.building.sources import fetch_source
 from wszoo.errors import NotFoundError, RemoteError, UsageError
 from wszoo.progress import Silent
-from wszoo.sources import fetch_source
 
 
 @pytest.fixture

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from wszoo.building.request import BuildRequest
     from wszoo.families.protocol import Export, Family
     from wszoo.names import Ref, TargetSpec
     from wszoo.progress import Progress
     from wszoo.publish import Published
-    from wszoo.request import BuildRequest
     from wszoo.store.documents import ModelDocument
     from wszoo.store.store import Store
     from wszoo.weights.apart import Graph

@@ -14,6 +14,7 @@ import msgspec
 
 from wszoo.assemble import read_graph
 from wszoo.backends.protocol import BuildJob
+from wszoo.building.strip import keep_native, strip
 from wszoo.errors import IncompatibleError, NotFoundError
 from wszoo.families.spool import Spool
 from wszoo.names import TargetSpec
@@ -24,7 +25,6 @@ from wszoo.schema.plan import Kind, PlanConfig, Profile, Target
 from wszoo.store.built import recall, remember
 from wszoo.store.documents import read_model, read_plan
 from wszoo.store.files import storage_errors
-from wszoo.strip import keep_native, strip
 from wszoo.version import __version__
 from wszoo.weights.apart import Graph
 from wszoo.weights.packs import PackReader, weights_digest
