@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdxl import Memory, Stages, best, raw_tensors, table
+from measure import Memory, Stages, against_cp, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -240,19 +240,10 @@ def pull(work: Path, _model: str, _profile: str) -> dict[str, Any]:
 def apply(work: Path, _model: str, _profile: str) -> dict[str, Any]:
     """Putting the plan together from raw weights, and `cp` of the same file on the same disk; best of three each."""
     import wszoo
-    from wszoo.plans import splice
-    from wszoo.plans.spliced import read_body
 
     zoo = wszoo.Zoo(work / "client")
     part = zoo.pull("llm:1", gpu=PULLED)["model"]
-    engine, config, out = part.assemble(), part.plan.config, work / "out.plan"
-    assert engine is not None
-    copied = best(lambda: subprocess.run(["cp", engine, out], check=True), out)
-    tensors = raw_tensors(part._assembled.graph.tensors, work / "weights.raw")  # noqa: SLF001 - packs are compressed
-    body = read_body(zoo.store, part.plan.manifest, config)
-    program = splice.Program.from_bytes(body, tensors, plan_size=config.engine_bytes)
-    applied = best(lambda: splice.apply(program, tensors, out), out)
-    return {"seconds": applied, "cp": copied}
+    return against_cp(zoo.store, part, work)
 
 
 def source_of(work: Path, model: str) -> Path:

@@ -19,26 +19,20 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
-from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import sdxl_model
+from measure import Memory, Stages, against_cp, table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
     from wszoo.families.protocol import Export, ExportedComponent, ExportRequest
     from wszoo.schema.facts import PlanFacts
-    from wszoo.weights.tensor import Tensor
 
 COMPONENTS = ("text_encoder", "text_encoder_2", "unet", "vae_decoder", "vae_encoder")
 TARGETS = ("rtx-sm86", "rtx-sm89", "rtx-sm120", "rtx-sm75", "portable")
-ROUNDS = 3
 # NVIDIA's published numbers for weight-stripped engines: full and stripped MB, of classic TensorRT 10.0 plans for an
 # RTX 4090, which hold compiled kernels and are not compressed. TensorRT-RTX compiles its kernels on the client.
 PUBLISHED = {"text_encoder": (237.5, 4.37), "text_encoder_2": (1329.4, 8.28), "unet": (6493.0, 58.19)}
@@ -58,29 +52,6 @@ FURTHER = "512"  # the second profile; the first is the default, 1024
 def make(work: Path, component: str, _targets: str) -> dict[str, Any]:
     sdxl_model.make(work / "source", component)
     return {}
-
-
-class Stages:
-    """For every stage: seconds, and the process's memory when it began and at its peak.
-
-    Attributes:
-        found: by stage: ``seconds``; ``anonymous`` and ``resident``, in MiB at the peak; ``began``, anonymous MiB.
-    """
-
-    def __init__(self) -> None:
-        self.found: dict[str, dict[str, float]] = {}
-
-    @contextmanager
-    def stage(
-        self, label: str, _total: int | None = None, _unit: str = "B", **_: object
-    ) -> Iterator[Callable[[int], None]]:
-        with Memory() as memory:
-            start = time.perf_counter()
-            yield lambda _: None
-            seconds = time.perf_counter() - start
-        self.found[label] = {"seconds": seconds, **memory.report()}
-        line = ", ".join(f"{key} {value:.1f}" for key, value in self.found[label].items())
-        print(f"{label}: {line}", file=sys.stderr, flush=True)
 
 
 class Once:
@@ -169,84 +140,13 @@ def _gpu(targets: str) -> str:
 def apply(work: Path, component: str, targets: str) -> dict[str, Any]:
     """Putting the plan together from raw weights, and `cp` of the same file on the same disk; best of three each."""
     import wszoo
-    from wszoo.plans import splice
-    from wszoo.plans.spliced import read_body
 
     zoo = wszoo.Zoo(work / "client")
     part = zoo.pull("sdxl:1", gpu=_gpu(targets))[component]
-    engine, config, out = part.assemble(), part.plan.config, work / "out.plan"
-    assert engine is not None
-    copied = best(lambda: subprocess.run(["cp", engine, out], check=True), out)
-    tensors = raw_tensors(part._assembled.graph.tensors, work / "weights.raw")  # noqa: SLF001 - packs are compressed
-    body = read_body(zoo.store, part.plan.manifest, config)
-    program = splice.Program.from_bytes(body, tensors, plan_size=config.engine_bytes)
-    applied = best(lambda: splice.apply(program, tensors, out), out)
-    return {"seconds": applied, "cp": copied, "residual": len(program.literals), "body": len(body)}
-
-
-def best(function: Callable[[], object], out: Path) -> float:
-    seconds = []
-    for _ in range(ROUNDS):
-        out.unlink(missing_ok=True)
-        start = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - start)
-    out.unlink()
-    return min(seconds)
-
-
-def raw_tensors(tensors: Sequence[Tensor], path: Path) -> list[Tensor]:
-    """The same, mapped from one file."""
-    import numpy as np
-
-    with path.open("wb") as file:
-        for tensor in tensors:
-            file.write(tensor.load())
-    whole, start, found = np.memmap(path, np.uint8, "r"), 0, []
-    for tensor in tensors:
-        found.append(replace(tensor, load=partial(whole.__getitem__, slice(start, start + tensor.nbytes))))
-        start += tensor.nbytes
-    return found
+    return against_cp(zoo.store, part, work)
 
 
 STEPS = {"make": make, "build": build, "pull": pull, "apply": apply}
-
-
-class Memory:
-    """Peak of this process's memory while the context lasts, sampled every 5 ms.
-
-    Anonymous pages are its own; resident ones include pages of mapped files, which the system may drop at any time.
-    """
-
-    def __enter__(self) -> Self:
-        self._began = self._anonymous = status("RssAnon")
-        self._resident, self._done = status("VmRSS"), threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _sample(self) -> None:
-        while not self._done.wait(0.005):
-            self._anonymous = max(self._anonymous, status("RssAnon"))
-            self._resident = max(self._resident, status("VmRSS"))
-
-    def report(self) -> dict[str, float]:
-        """In MiB."""
-        return {
-            "began": self._began / 1024,
-            "anonymous": self._anonymous / 1024,
-            "resident": self._resident / 1024,
-        }
-
-
-def status(key: str) -> int:
-    """A number from this process's status file, in KiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(key))
 
 
 # ---- the table ----------------------------------------------------------------------------------------------------
@@ -330,10 +230,6 @@ def summary(measured: dict[str, dict[str, Any]]) -> str:
         f"Together: {weights / 1e6:.0f} MB of weights; a zoo of {count} targets takes {zoo / 1e6:.0f} MB, "
         f"{zoo / weights:.3f} of them. All plans of the first target ship {first / 1e6:.3f} MB."
     )
-
-
-def table(header: str, rows: list[str]) -> str:
-    return "\n".join([f"| {header} |", f"|{' --- |' * (header.count('|') + 1)}", *rows])
 
 
 def main() -> None:

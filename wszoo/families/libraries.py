@@ -1,4 +1,4 @@
-"""Libraries that only some commands of a plugin need: imported late, and missed in wszoo's words."""
+"""Libraries that only publishers, or only the demo, of a plugin need: imported late, and missed in wszoo's words."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import Any
 
 from wszoo.errors import MissingExtraError
 
+PURPOSES = {"export": "exporting this model", "run": "running this model"}
 
-def require(name: str, *, plugin: str, extra: str, purpose: str) -> Any:  # noqa: ANN401 - a module, often without types
+
+def require(name: str, extra: str = "export", *, plugin: str) -> Any:  # noqa: ANN401 - a module, often without types
     """Import a library.
 
     Args:
         name: of the module.
-        plugin: the distribution whose extra installs it, such as ``wszoo-llm``.
-        extra: of that plugin.
-        purpose: what needs it, as in ``exporting this model``.
+        extra: of the plugin, which installs it: one of :data:`PURPOSES`.
+        plugin: the distribution that has this extra, such as ``wszoo-llm``.
 
     Raises:
         MissingExtraError: it, or what it needs, is not installed.
@@ -23,6 +24,6 @@ def require(name: str, *, plugin: str, extra: str, purpose: str) -> Any:  # noqa
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        found = MissingExtraError(error.name or name, extra, purpose)
+        found = MissingExtraError(error.name or name, extra, PURPOSES[extra])
         found.hint = f'install it with: pip install "{plugin}[{extra}]"'
         raise found from error

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from wszoo.families.protocol import ExportRequest
 from wszoo.progress import Silent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -30,3 +33,9 @@ def export_request(source: Path, scratch: Path, *profiles: str, precision: str =
         scratch=scratch,
         progress=Silent(),
     )
+
+
+@pytest.fixture
+def request_for(tmp_path: Path) -> Callable[..., ExportRequest]:
+    """:func:`export_request` with an empty scratch folder of its own; import it into a ``conftest.py``."""
+    return lambda source, *profiles, **given: export_request(source, tmp_path / "scratch", *profiles, **given)

@@ -2,25 +2,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-from wszoo.testing.families import export_request
+from wszoo.testing.families import request_for
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from wszoo.families.protocol import ExportRequest
+__all__ = ["request_for"]
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))  # the suite also runs where the plugin is not installed
-
-
-@pytest.fixture
-def request_for(tmp_path: Path) -> Callable[..., ExportRequest]:
-    """An export request for a source, with an empty scratch folder."""
-
-    return lambda source, *profiles, **given: export_request(source, tmp_path / "scratch", *profiles, **given)
 
 
 @pytest.fixture(scope="session")

@@ -7,22 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from wszoo.testing.families import export_request
+from wszoo.testing.families import export_request, request_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from wszoo.families.local import LocalModel
-    from wszoo.families.protocol import ExportRequest
+
+__all__ = ["request_for"]
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))  # the suite also runs where the plugin is not installed
-
-
-@pytest.fixture
-def request_for(tmp_path: Path) -> Callable[..., ExportRequest]:
-    """An export request for a source, with an empty scratch folder."""
-
-    return lambda source, *profiles, **given: export_request(source, tmp_path / "scratch", *profiles, **given)
 
 
 @pytest.fixture(scope="session")

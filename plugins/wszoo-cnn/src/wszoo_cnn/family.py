@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import re
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,6 +13,7 @@ from wszoo.errors import BuildError, NotFoundError, UsageError
 from wszoo.families.checkpoints import read_json, weight_files
 from wszoo.families.profiles import profiles_for
 from wszoo.families.protocol import DemoResult, Export, ExportedComponent
+from wszoo.families.provenance import library_versions
 from wszoo.families.sources import check_options, read_asset
 from wszoo.schema.model import Value
 from wszoo.schema.plan import Profile, ShapeRange
@@ -78,7 +78,7 @@ class CnnFamily:
                 "image_size": f"{height}x{width}",
                 **comparison.as_options(),
             },
-            provenance=_provenance("torch", "onnx", "onnxscript", "onnxruntime", checkpoint.library),
+            provenance=library_versions(("torch", "onnx", "onnxscript", "onnxruntime", checkpoint.library)),
         )
 
     def demo(self, model: PulledModel, arguments: Sequence[str], progress: Progress) -> DemoResult:
@@ -203,13 +203,3 @@ def _assets(folder: Path, checkpoint: Checkpoint, size: tuple[int, int]) -> dict
     if card.is_file():
         assets[card.name] = read_asset(card)
     return assets
-
-
-def _provenance(*packages: str) -> dict[str, str]:
-    found = {}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # vendored, or on the path without its metadata
-            found[package] = "unknown"
-    return found
