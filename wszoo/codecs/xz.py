@@ -14,6 +14,7 @@ from wszoo.errors import LimitError, MalformedError
 if TYPE_CHECKING:
     from collections.abc import Buffer
 
+MAGIC = b"\xfd7zXZ\0"
 MAX_DICTIONARY = 64 << 20
 _LEAST_DICTIONARY = 4096
 _MEMORY = MAX_DICTIONARY + (1 << 20)  # what a decoder needs for that dictionary

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 MAGIC = b"\x28\xb5\x2f\xfd"
 MAX_WINDOW = 1 << 30  # also what a dictionary may span; encoders here never ask for more than data and dictionary take
 MAX_LEVEL = 22
+_DEFAULT_TREE = 8 << 20  # positions that the tree of level 19 remembers by itself
+_MAX_TREE_LOG = 27  # dictionaries of 64 MiB; compressing takes 1.3 GB then, decoding no more than before
 
 
 def compress(data: Buffer, *, level: int, dictionary: Buffer | None = None) -> bytes:
@@ -29,6 +31,7 @@ def compress(data: Buffer, *, level: int, dictionary: Buffer | None = None) -> b
         data: what to compress.
         level: 1 (fast) to 22 (small).
         dictionary: bytes that resemble ``data``; matches may refer to them. The window grows to reach all of them.
+            Above 8 MiB so does the tree of the high levels (16 and up), with up to 1.3 GB of memory.
 
     Returns:
         The frame: no checksum (blobs are checked by sha256) and no dictionary number.
@@ -49,7 +52,12 @@ def compress(data: Buffer, *, level: int, dictionary: Buffer | None = None) -> b
 def _window(size: int, known: int) -> dict[str, int]:
     if not known:
         return {}
-    return {"window_log": min(max((size + known - 1).bit_length(), 10), MAX_WINDOW.bit_length() - 1)}
+    window = {"window_log": min(max((size + known - 1).bit_length(), 10), MAX_WINDOW.bit_length() - 1)}
+    if known <= _DEFAULT_TREE:
+        return window
+    # The tree of the high levels remembers 2**(chain_log - 1) positions. With the default, only the end of a larger
+    # dictionary is found: 51 MB against themselves take 136 KB and not 7.7.
+    return {**window, "chain_log": min(known.bit_length() + 1, _MAX_TREE_LOG)}
 
 
 def _compressor(parameters: zstandard.ZstdCompressionParameters, known: memoryview) -> zstandard.ZstdCompressor:

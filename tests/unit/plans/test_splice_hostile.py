@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wszoo.codecs import xz, zstd
 from wszoo.digest import Digest
 from wszoo.errors import IntegrityError, LimitError, MalformedError
 from wszoo.plans.splice import Program, apply, encode, pack, reader, restore, unpack
@@ -236,6 +237,31 @@ def test_bodies_over_the_limit_are_not_decoded():
     with pytest.raises(LimitError):
         unpack(blob, max_size=(1 << 20) - 1)
     assert unpack(blob, max_size=1 << 20) == bytes(1 << 20)
+
+
+@pytest.fixture(scope="module")
+def large():
+    """A base of 9 MiB, one MiB more than zstd's tree remembers by itself."""
+    return np.random.default_rng(0).integers(0, 256, 9 << 20, dtype=np.uint8).tobytes()
+
+
+def test_a_large_base_is_found_from_its_beginning_to_its_end(large):
+    sibling = b"changed" + large
+    blob = pack(sibling, large)
+    assert len(blob) < 500  # 1.0 MB with zstd's own parameters, and a kilobyte without xz around it
+    assert blob.startswith(xz.MAGIC)
+    assert unpack(blob, max_size=len(sibling), base=large) == sibling
+
+
+def test_layers_of_large_bases_without_xz_are_still_read(large):
+    blob = zstd.compress(large[5:], level=3, dictionary=large)
+    assert unpack(blob, max_size=len(large), base=large) == large[5:]
+
+
+@pytest.mark.parametrize("inside", [bytes(17 << 20), b"", b"no frame", xz.compress(b"")], ids=len)
+def test_an_xz_stream_with_anything_but_a_frame_is_refused(inside):
+    with pytest.raises(IntegrityError):
+        unpack(xz.compress(inside), max_size=1 << 30, base=b"base")
 
 
 def test_a_sibling_as_base_makes_a_body_small_and_is_needed_to_unpack():

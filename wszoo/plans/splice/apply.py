@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from wszoo.digest import Digest
-from wszoo.plans.splice.pipeline import Pipeline, opened
+from wszoo.plans.splice.pipeline import Pipeline, opened, scratch
 from wszoo.plans.splice.program import STRIP, WINDOW
 from wszoo.plans.splice.reader import SLAB, Reader
 from wszoo.plans.splice.tile import Block, Part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from wszoo.buffers import Bytes
     from wszoo.plans.splice.pipeline import Write
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 def apply(program: Program, tensors: Sequence[Tensor], to: Write | Path | BinaryIO) -> Digest:
     """Write the plan that a program describes, in order.
+
+    Beside the file to create, a temporary one may take as many bytes as a block of interleaved matrices, if the tensors
+    are compressed and the disk has room for both.
 
     Args:
         program: a valid program.
@@ -44,7 +47,8 @@ def apply(program: Program, tensors: Sequence[Tensor], to: Write | Path | Binary
     """
     reader = Reader(tensors, program.views, limit=program.work_limit)
     with opened(to, program.plan_size) as write, Pipeline(write) as pipeline:
-        assembly = _Assembly(reader, program.literals, pipeline)
+        folder = to.absolute().parent if isinstance(to, Path) else None
+        assembly = _Assembly(reader, program.literals, pipeline, folder=folder, spare=program.plan_size)
         at = 0
         for block in _blocks(program):
             assembly.literals(block.start - at)
@@ -92,7 +96,9 @@ def _blocks(program: Program) -> Iterator[Block]:
 class _Assembly:
     """Fills a pipeline's windows with literals and with blocks."""
 
-    def __init__(self, reader: Reader, literals: Bytes, pipeline: Pipeline) -> None:
+    def __init__(self, reader: Reader, literals: Bytes, pipeline: Pipeline, *, folder: Path | None, spare: int) -> None:
+        self._folder = folder
+        self._spare = spare
         self._reader = reader
         self._literals = literals
         self._taken = 0
@@ -106,15 +112,39 @@ class _Assembly:
 
     def block(self, block: Block) -> None:
         """A block: whole rows together where they fit a window, else piece by piece; its last row has no tail."""
-        whole = block.rows - 1 if block.pitch <= WINDOW else 0
-        few = not whole or self._reader.keeps(part.view for part in block.parts)
-        together = max(1, (WINDOW if few else STRIP) // block.pitch)
-        for first in range(0, whole, together):
-            self._rows(block, first, min(together, whole - first))
         tail = block.pitch - block.parts[-1].column - block.parts[-1].length
+        whole = (block.rows if not tail else block.rows - 1) if block.pitch <= WINDOW else 0
+        self._whole_rows(block, whole)
         for row in range(whole, block.rows):
             self._row(block, row)
             self.literals(tail if row < block.rows - 1 else 0)
+
+    def _whole_rows(self, block: Block, rows: int) -> None:
+        """The first rows: in windows, or where each window would load all tensors again, together or in strips."""
+        if not rows or self._reader.keeps(part.view for part in block.parts):
+            self._strips(block, rows, WINDOW)
+            return
+        size = rows * block.pitch
+        with scratch(self._folder_for(block, size), size, spare=self._spare) as mapped:
+            if mapped is None:
+                self._strips(block, rows, STRIP)
+            else:
+                self._together(block, np.frombuffer(mapped, np.uint8))
+
+    def _folder_for(self, block: Block, size: int) -> Path | None:
+        """Where a block's rows are put together; nowhere if they are one strip, or if loading costs nothing."""
+        if size <= STRIP or all(self._reader.is_mapped(block.parts[part].view) for part in (0, -1)):
+            return None
+        return self._folder
+
+    def _strips(self, block: Block, rows: int, size: int) -> None:
+        together = max(1, size // block.pitch)
+        for first in range(0, rows, together):
+            self._rows(block, first, min(together, rows - first))
+
+    def _together(self, block: Block, room: Bytes) -> None:
+        self._fill(block, 0, room.reshape(-1, block.pitch))
+        self._copy(room)
 
     def _take(self, count: int) -> Bytes:
         self._taken += count
@@ -135,9 +165,12 @@ class _Assembly:
         flat = self._pipeline.room(size) if size <= WINDOW else np.empty(size, np.uint8)
         self._fill(block, first, flat.reshape(count, block.pitch))
         if size > WINDOW:
-            for start in range(0, size, WINDOW):
-                part = flat[start : start + WINDOW]
-                self._pipeline.room(len(part))[:] = part
+            self._copy(flat)
+
+    def _copy(self, data: Bytes) -> None:
+        for start in range(0, len(data), WINDOW):
+            part = data[start : start + WINDOW]
+            self._pipeline.room(len(part))[:] = part
 
     def _fill(self, block: Block, first: int, out: Matrix) -> None:
         count = len(out)

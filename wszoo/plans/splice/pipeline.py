@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import mmap
 import os
+import shutil
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 import numpy as np
@@ -62,6 +65,43 @@ def _reserve(descriptor: int, size: int) -> None:
         except OSError as error:
             if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
                 raise
+
+
+@contextmanager
+def scratch(folder: Path | None, size: int, *, spare: int) -> Iterator[mmap.mmap | None]:
+    """Map a nameless file of ``size`` bytes, which is gone afterwards, also if this process is killed.
+
+    Args:
+        folder: where; None for nowhere.
+        size: bytes of the file, more than none.
+        spare: bytes that must stay free on the disk.
+
+    Yields:
+        The mapping, or None where there is no room for it. Who looks into it has let go of it when the context ends.
+    """
+    with ExitStack() as stack:
+        try:
+            mapped = stack.enter_context(_mapped(folder, size)) if folder and _is_free(folder, size + spare) else None
+        except OSError:
+            mapped = None
+        yield mapped
+
+
+@contextmanager
+def _mapped(folder: Path, size: int) -> Iterator[mmap.mmap]:
+    with TemporaryFile(dir=folder) as file:
+        file.truncate(size)
+        _reserve(file.fileno(), size)  # a page that finds no room on the disk later would kill the process
+        mapped = mmap.mmap(file.fileno(), size)
+        try:
+            yield mapped
+        finally:
+            with suppress(BufferError):  # an exception on its way still holds arrays of it
+                mapped.close()  # before the file: Windows removes none that is mapped
+
+
+def _is_free(folder: Path, size: int) -> bool:
+    return shutil.disk_usage(folder).free >= size
 
 
 def _write_all(write: Callable[[memoryview], int | None], window: memoryview) -> None:

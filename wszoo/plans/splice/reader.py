@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,13 @@ class Reader:
     def keeps(self, views: Iterable[int]) -> bool:
         """True where the tensors of these views stay loaded while all of them are read in turn."""
         return sum(self._tensors[each].nbytes for each in {self._views[view].tensor for view in views}) <= _LOADED
+
+    def is_mapped(self, view: int) -> bool:
+        """True where loading the view's tensor costs nothing, because it is a part of a mapped file."""
+        owner: object = self.raw(self._views[view].tensor)
+        while isinstance(owner, np.ndarray | memoryview):
+            owner = owner.base if isinstance(owner, np.ndarray) else owner.obj
+        return isinstance(owner, mmap.mmap)
 
     def read(self, view: int, start: int, stop: int) -> Bytes:
         """Bytes ``[start, stop)`` of a view; not a copy where the view is the tensor as stored."""
