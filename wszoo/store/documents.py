@@ -17,7 +17,7 @@ from wszoo.schema.oci import INDEX, MANIFEST, Descriptor, Index, Manifest
 from wszoo.schema.plan import PlanConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from wszoo.digest import Digest
 
@@ -161,7 +161,7 @@ def read_asset(source: DocumentSource, model: ModelDocument, name: str) -> bytes
     return _read(source, layer, MAX_ASSET)
 
 
-def reachable(source: DocumentSource, descriptor: Descriptor, held: tuple[Digest, ...] | None) -> Iterator[Descriptor]:
+def reachable(source: DocumentSource, descriptor: Descriptor, held: Collection[Digest] | None) -> Iterator[Descriptor]:
     """Every blob that a ref needs, the index first.
 
     Args:

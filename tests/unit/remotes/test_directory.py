@@ -60,11 +60,18 @@ def test_an_unknown_ref_lists_those_of_the_name(origin):
     assert "net:1" in caught.value.hint
 
 
-@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.write_bytes(b"")])
-def test_what_is_no_store_is_refused(tmp_path, make):
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda path: None, "no such folder"),
+        (lambda path: path.mkdir(), "oci-layout"),
+        (lambda path: path.write_bytes(b""), "oci-layout"),
+    ],
+)
+def test_what_is_no_store_is_refused(tmp_path, make, why):
     path = tmp_path / "folder"
     make(path)
-    with pytest.raises(NotFoundError, match="oci-layout") as caught:
+    with pytest.raises(NotFoundError, match=why) as caught:
         DirectoryType().open(str(path))
     assert repr(str(path)) in caught.value.message
 
