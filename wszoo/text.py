@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from difflib import get_close_matches
+from math import floor, log10
 from typing import TYPE_CHECKING
 
 from wszoo.errors import UsageError
@@ -46,7 +47,8 @@ def share(part: int, whole: int) -> str:
     if not whole:
         return "-"
     percent = 100 * part / whole
-    return f"{percent:.0f} %" if percent >= _TEN else f"{percent:.2g} %"
+    digits = 0 if percent >= _TEN or not percent else 1 - floor(log10(percent))
+    return f"{percent:.{digits}f} %"
 
 
 def counted(number: int, noun: str) -> str:

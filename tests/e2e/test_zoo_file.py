@@ -139,6 +139,8 @@ def test_a_crashed_builder_is_one_failed_cell_with_its_log(crashing, tmp_path):
     assert "a kernel has no implementation" in kept["log"]
     assert str(report.models[0].state) == "incomplete"
     assert store.refs.find(Ref.parse("one:1")) is None
+    _, (shown,), _ = run(tmp_path / "store", "show", "one:1", "--failures", "--json")
+    assert shown == kept
 
 
 def test_with_keep_going_what_was_built_is_published(crashing, tmp_path):

@@ -16,6 +16,7 @@ from wszoo.store.gc import collect
 from wszoo.store.store import Store
 from wszoo.store.verify import verify
 from wszoo.store.wholeness import advice, lack_of
+from wszoo.text import counted
 from wszoo.transfer import RemoteDocuments
 
 NET, B = Ref.parse("net:1"), Ref.parse("b:1")
@@ -43,7 +44,7 @@ def test_what_was_pulled_for_one_gpu_gets_the_other_plans(origin, store, tmp_pat
     lack = lack_of(store, store.refs.get(NET))
     assert lack.plans
     assert (lack.packs, lack.gone) == ((), ())
-    assert str(lack) == f"{len(lack.plans)} plans for other GPUs were not pulled"
+    assert str(lack) == f"{counted(len(lack.plans), 'plan')} for other GPUs not pulled"
     fetched = complete(store, RemoteDocuments(remote), NET)
     assert set(lack.plans) <= {each.digest for each in fetched}
     assert not lack_of(store, store.refs.get(NET))
@@ -68,7 +69,7 @@ def test_a_push_of_a_pack_in_part_names_it_and_the_command_that_brings_the_rest(
     store, _ = partly
     entry = store.refs.get(B)
     (pack,) = lack_of(store, entry).packs
-    with pytest.raises(NotFoundError, match=r"1 packs are here only in part") as caught:
+    with pytest.raises(NotFoundError, match=r"1 pack here only in part") as caught:
         push(store, place(tmp_path), B)
     assert pack.short in caught.value.message
     assert advice(entry) in caught.value.hint

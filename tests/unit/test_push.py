@@ -101,7 +101,7 @@ def test_a_model_can_have_another_name_there(origin, there):
 
 def test_what_was_pulled_for_one_gpu_is_refused_before_anything_is_sent(origin, store, there):
     pull(store, DirectoryRemote(origin.layout.root), REF, around("sm89"))
-    with pytest.raises(NotFoundError, match="plans for other GPUs were not pulled"):
+    with pytest.raises(NotFoundError, match="for other GPUs not pulled"):
         push(store, there, REF)
     assert there.events == []
 

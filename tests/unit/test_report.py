@@ -121,4 +121,5 @@ def test_a_model_without_plans_has_a_report_too() -> None:
 def test_sizes_have_three_digits() -> None:
     sizes = {0: "0 B", 999: "999 B", 1000: "1.00 kB", 47_539_020: "47.5 MB", 123_456_789: "123 MB", 5.2e15: "5200 TB"}
     assert {number: human(number) for number in sizes} == sizes
-    assert [share(1, 0), share(42, 100_000), share(1, 2)] == ["-", "0.042 %", "50 %"]
+    shares = {(1, 0): "-", (0, 5): "0 %", (42, 100_000): "0.042 %", (22, 100_000_000): "0.000022 %", (1, 2): "50 %"}
+    assert {(part, whole): share(part, whole) for part, whole in shares} == shares

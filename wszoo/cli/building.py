@@ -13,7 +13,7 @@ from wszoo.cli.fleet import FleetOptions, build_file, build_here, build_model, f
 from wszoo.cli.looking import print_model
 from wszoo.cli.output import echo, hint, print_json, print_table
 from wszoo.errors import UsageError
-from wszoo.text import human
+from wszoo.text import counted, human
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -193,7 +193,7 @@ def _print_report(session: Session, report: BuildReport, view: ModelView) -> Non
         print_json({**_summary(report), "model": view})
         return
     hint(
-        f"built {len(report.built)} plans, kept {len(report.kept)}; "
+        f"built {counted(len(report.built), 'plan')}, kept {len(report.kept)}; "
         f"{human(report.new_weight_bytes)} of weights were new to the store"
     )
     _print_changes(report)

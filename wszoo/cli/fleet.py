@@ -241,7 +241,7 @@ def print_cells(report: MatrixReport) -> None:
                 said = f" ({cell.hint})" if cell.hint else ""
                 hint(f"{model.ref.partition('@')[0]} {cell.component} {cell.target}: {cell.error}{said}")
             if cell.log:
-                hint(f"  its log: {cell.log}")
+                hint(f"  its log: {cell.log}, or 'wszoo show {model.ref.partition('@')[0]} --failures'")
 
 
 def raise_single(report: MatrixReport) -> None:

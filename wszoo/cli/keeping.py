@@ -9,7 +9,7 @@ import click
 from wszoo.cli.common import Session, common_options, complete_refs
 from wszoo.cli.output import hint, print_json, print_table
 from wszoo.errors import UsageError
-from wszoo.text import human
+from wszoo.text import counted, human
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +69,7 @@ def _repair(session: Session, source: str | None, *, fresh: bool) -> int:
         _print_problems(report.left)
         hint(_summary(report.found))
         fetched = f"fetched {len(report.fetched)} blobs, {human(report.fetched_bytes)}"
-        hint(f"put {report.quarantined} files aside, {fetched}: {len(report.left)} problems left")
+        hint(f"put {counted(report.quarantined, 'file')} aside, {fetched}: {counted(len(report.left), 'problem')} left")
         if report.left:
             hint("name a remote that has them with --from, or build those models again, or forget them: wszoo rm REF")
     return DAMAGED if report.left else 0
@@ -86,7 +86,8 @@ def _facts(report: VerifyReport) -> dict[str, object]:
 
 def _summary(report: VerifyReport) -> str:
     before = f", and {report.resumed} were hashed by an interrupted run" if report.resumed else ""
-    return f"{report.checked} files, {human(report.checked_bytes)}{before}: {len(report.problems)} problems"
+    problems = counted(len(report.problems), "problem")
+    return f"{counted(report.checked, 'file')}, {human(report.checked_bytes)}{before}: {problems}"
 
 
 def _print_problems(problems: Sequence[Problem]) -> None:

@@ -14,6 +14,7 @@ from wszoo.trust.wording import trust_text, trust_word
 if TYPE_CHECKING:
     from wszoo.describe import DiffView, ModelView, SharingView
     from wszoo.schema.model import Value
+    from wszoo.store.store import Store
 
 
 @click.command("list")
@@ -56,20 +57,25 @@ def list_command(session: Session) -> None:
 @click.command("show")
 @click.argument("ref", shell_complete=complete_refs)
 @click.option("--asset", metavar="NAME", help="Print one of the files that travel with the model.")
+@click.option("--failures", is_flag=True, help="Print why builds of it failed, with the end of the builder's log.")
 @common_options
-def show_command(session: Session, *, ref: str, asset: str | None) -> None:
+def show_command(session: Session, *, ref: str, asset: str | None, failures: bool) -> None:
     """Show a model: its components, and for every plan the full engine, what is shipped, and what is shared.
 
     \b
     Examples:
       wszoo show digits-cnn
       wszoo show digits-cnn --asset card.md
+      wszoo show digits-cnn --failures
       wszoo show digits-cnn --json
     """
     from wszoo.describe import show
     from wszoo.names import Ref
 
     zoo = session.zoo()
+    if failures:
+        _print_failures(session, zoo.store, Ref.parse(ref).tagged)
+        return
     view = show(zoo.store, Ref.parse(ref))
     if asset is not None:
         _print_asset(session, asset, zoo.asset(ref, asset))
@@ -77,6 +83,22 @@ def show_command(session: Session, *, ref: str, asset: str | None) -> None:
         print_json(view)
     else:
         print_model(view)
+
+
+def _print_failures(session: Session, store: Store, model: str) -> None:
+    from wszoo.store.failures import failures_of
+
+    found = failures_of(store, model)
+    if session.as_json:
+        print_json(found)
+        return
+    for each in found:
+        where = f" on {printable(each.where)}" if each.where else ""
+        echo(f"{printable(each.component)} for {printable(each.target)}{where}: {printable(each.message)}")
+        for line in [*each.hint.splitlines(), *each.log.splitlines()]:
+            echo(f"  {printable(line)}")
+    if not found:
+        hint(f"no build of {model} is known to have failed")
 
 
 @click.command("report")

@@ -10,7 +10,7 @@ from wszoo.cli.common import Session, avoid_option, common_options, complete_ref
 from wszoo.cli.locking import pull_locked_models
 from wszoo.cli.output import echo, echo_piece, hint, print_facts, print_json, print_table, warn_unsigned
 from wszoo.names import Ref
-from wszoo.text import human, printable, share
+from wszoo.text import counted, human, printable, share
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,7 +116,7 @@ def _complete(session: Session, ref: str, source: str | None, mirrors: Sequence[
         listed = [{"digest": each.digest, "size": each.size, "media_type": each.media_type} for each in fetched]
         print_json({"ref": Ref.parse(ref).tagged, "fetched": listed, "fetched_bytes": size})
     else:
-        echo(f"{Ref.parse(ref).tagged} is here as a whole; fetched {human(size)} in {len(fetched)} blobs")
+        echo(f"{Ref.parse(ref).tagged} is here as a whole; fetched {human(size)} in {counted(len(fetched), 'blob')}")
 
 
 @click.command("resolve")

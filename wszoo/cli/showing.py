@@ -8,7 +8,7 @@ import click
 
 from wszoo.cli.common import Session, common_options
 from wszoo.cli.output import hint, print_json
-from wszoo.text import human
+from wszoo.text import counted, human
 
 
 @click.command("site")
@@ -36,8 +36,8 @@ def site_command(session: Session, *, output: str, url: str) -> None:
         return
     broken = f", {report.broken} of them broken" if report.broken else ""
     gone = f", removed {report.removed}" if report.removed else ""
-    wrote = f"wrote {report.written} files, {human(report.written_bytes)}"
-    hint(f"{report.models} models{broken}: {wrote}{gone}; {report.kept} were right already")
+    wrote = f"wrote {counted(report.written, 'file')}, {human(report.written_bytes)}"
+    hint(f"{counted(report.models, 'model')}{broken}: {wrote}{gone}; {report.kept} were right already")
     click.echo(str(Path(output) / "index.html"))
 
 

@@ -11,6 +11,7 @@ import click
 
 from wszoo.cli.common import Session, common_options, complete_refs
 from wszoo.cli.output import hint, print_json, print_table
+from wszoo.text import counted
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -186,7 +187,7 @@ def remove_trust_command(session: Session, *, remote: str, key: str | None) -> N
     if session.as_json:
         print_json({"remote": url, "removed": gone})
     else:
-        hint(f"{len(gone)} keys are no longer trusted for {url}")
+        hint(f"no longer trusted for {url}: {counted(len(gone), 'key')}")
 
 
 def parse_expiry(text: str) -> datetime:

@@ -69,12 +69,15 @@ def keep_failure(store: Store, wanted: PlanConfig, failure: Failure) -> Path:
     return path
 
 
-def failure_of(store: Store, wanted: PlanConfig) -> Failure | None:
-    """Why a build failed the last time; None when it did not, or nobody knows any more."""
-    with suppress(OSError, IntegrityError):
-        data = read_regular(failure_path(store, wanted), _MAX_RECORD)
-        return decode(data, Failure, what="a record of a failed build", limit=_MAX_RECORD)
-    return None
+def failures_of(store: Store, model: str) -> list[Failure]:
+    """Why builds for ``name:tag`` failed the last time, the newest first; a record that is damaged is left out."""
+    found = []
+    with suppress(OSError):
+        for path in sorted(store.layout.failed.glob("*.json"), key=lambda each: -each.stat().st_mtime_ns):
+            with suppress(OSError, IntegrityError):
+                data = read_regular(path, _MAX_RECORD)
+                found.append(decode(data, Failure, what="a record of a failed build", limit=_MAX_RECORD))
+    return [each for each in found if each.model == model]
 
 
 def forget_failure(store: Store, wanted: PlanConfig) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from wszoo.errors import NotFoundError
 from wszoo.store.documents import reachable, read_index
 from wszoo.store.substitutes import read_substitute
+from wszoo.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -41,9 +42,9 @@ class Lack:
         return " and ".join(
             text
             for count, text in (
-                (self.plans, f"{len(self.plans)} plans for other GPUs were not pulled"),
-                (self.packs, f"{len(self.packs)} packs are here only in part ({packs})"),
-                (self.gone, f"{len(self.gone)} blobs are missing or damaged"),
+                (self.plans, f"{counted(len(self.plans), 'plan')} for other GPUs not pulled"),
+                (self.packs, f"{counted(len(self.packs), 'pack')} here only in part ({packs})"),
+                (self.gone, f"{counted(len(self.gone), 'blob')} missing or damaged"),
             )
             if count
         )

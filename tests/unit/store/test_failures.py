@@ -8,7 +8,7 @@ from wszoo.digest import Digest
 from wszoo.schema.plan import Kind, PlanConfig, Target
 from wszoo.store import failures
 from wszoo.store.built import build_key
-from wszoo.store.failures import MAX_LOG, Failure, failure_of, failure_path, forget_failure, keep_failure
+from wszoo.store.failures import MAX_LOG, Failure, failure_path, failures_of, forget_failure, keep_failure
 
 
 def wanted(target="rtx-sm86"):
@@ -32,7 +32,7 @@ def failure(**changes):
 
 def test_the_end_of_a_log_is_kept(store):
     keep_failure(store, wanted(), failure(log="x" * MAX_LOG + "the end"))
-    kept = failure_of(store, wanted())
+    (kept,) = failures_of(store, "net:1")
     assert kept.log.endswith("the end")
     assert len(kept.log) == MAX_LOG
 
@@ -41,27 +41,27 @@ def test_a_build_that_succeeds_is_no_failure_any_more(store):
     keep_failure(store, wanted(), failure())
     forget_failure(store, wanted())
     forget_failure(store, wanted())
-    assert failure_of(store, wanted()) is None
+    assert failures_of(store, "net:1") == []
 
 
 def test_the_oldest_go_when_there_are_too_many(store, monkeypatch):
     monkeypatch.setattr(failures, "KEPT", 3)
     for number in range(5):
-        path = keep_failure(store, wanted(f"rtx-sm8{number}"), failure())
+        target = f"rtx-sm8{number}"
+        path = keep_failure(store, wanted(target), msgspec.structs.replace(failure(), target=target))
         os.utime(path, (number, number))
-    assert [failure_of(store, wanted(f"rtx-sm8{number}")) is not None for number in range(5)] == [
-        False,
-        False,
-        True,
-        True,
-        True,
-    ]
+    assert [each.target for each in failures_of(store, "net:1")] == ["rtx-sm84", "rtx-sm83", "rtx-sm82"]
 
 
-def test_a_damaged_record_is_none(store):
+def test_failures_are_those_of_one_model(store):
+    keep_failure(store, wanted(), failure())
+    assert failures_of(store, "net:2") == []
+
+
+def test_a_damaged_record_is_left_out(store):
     keep_failure(store, wanted(), failure())
     failure_path(store, wanted()).write_bytes(b"{")
-    assert failure_of(store, wanted()) is None
+    assert failures_of(store, "net:1") == []
 
 
 def test_a_build_has_one_key_before_and_after_it_was_done():
