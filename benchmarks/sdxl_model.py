@@ -77,9 +77,8 @@ INDEX = {
 }
 
 
-def make(source: Path, component: str) -> None:
-    """Write the model's folder, as diffusers does, with the weights of one component."""
-    import torch
+def make(source: Path, *components: str) -> None:
+    """Write the model's folder, as diffusers does, with the weights of some components."""
     from wszoo_sdxl import tiny
 
     source.mkdir()
@@ -91,7 +90,14 @@ def make(source: Path, component: str) -> None:
         (source / part / "config.json").write_text(json.dumps(config))
     for name in ("tokenizer", "tokenizer_2"):
         tiny.write_tokenizer(source / name)
-    part = "vae" if component.startswith("vae") else component
+    for part in dict.fromkeys("vae" if name.startswith("vae") else name for name in components):
+        _write_weights(source, part)
+
+
+def _write_weights(source: Path, part: str) -> None:
+    import torch
+    from wszoo_sdxl import tiny
+
     torch.set_default_dtype(torch.float32 if part == "vae" else torch.float16)
     with torch.device("meta"):
         module = network(part)
