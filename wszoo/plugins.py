@@ -6,8 +6,8 @@ pluggy's own entry-point loader imports all of them unguarded and accepts misspe
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass, field, replace
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, partial
 from importlib.metadata import distributions, entry_points
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -18,7 +18,7 @@ from wszoo.errors import UsageError
 from wszoo.text import nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from importlib.metadata import EntryPoint
 
     from wszoo.backends.protocol import Backend
@@ -73,15 +73,43 @@ class Plugin:
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
 class Registry:
-    """What all plugins together provide, by name."""
+    """What all plugins together provide, by name.
 
-    families: dict[str, Family]
-    backends: dict[str, Backend]
-    remotes: dict[str, RemoteType]
-    plugins: tuple[Plugin, ...]
-    executors: dict[str, Executor] = field(default_factory=dict)
+    Families may import a lot, such as NumPy and ONNX, and whoever pulls needs none of them: they are asked for when
+    ``families`` or ``plugins`` is first read, all else when a plugin is added.
+
+    Attributes:
+        backends: by the name that plans' targets carry.
+        remotes: by name.
+        executors: by name.
+    """
+
+    def __init__(self) -> None:
+        self.backends: dict[str, Backend] = {}
+        self.remotes: dict[str, RemoteType] = {}
+        self.executors: dict[str, Executor] = {}
+        self._found: list[tuple[Plugin, Any]] = []
+
+    @cached_property
+    def families(self) -> dict[str, Family]:
+        """The families of all plugins, by name."""
+        return self._all[0]
+
+    @cached_property
+    def plugins(self) -> tuple[Plugin, ...]:
+        """Every plugin that is installed, also those that are not usable."""
+        return self._all[1]
+
+    def add(self, name: str, package: str, load: Callable[[], object]) -> None:
+        """Load a plugin; what it raises becomes its ``error``."""
+        hooks: list[Any] = []
+        plugin = _guarded(Plugin(name, package), lambda: self._connect(load(), hooks))
+        self._found.append((plugin, hooks[0] if hooks and not plugin.error else None))
+
+    def add_broken(self, plugin: Plugin) -> None:
+        """Show a plugin that cannot be loaded."""
+        self._found.append((plugin, None))
 
     def family(self, name: str) -> Family:
         """Look up a family.
@@ -89,7 +117,7 @@ class Registry:
         Raises:
             UsageError: no plugin provides it; the hint lists those that exist and plugins that failed.
         """
-        return _find("family", self.families, name, self.plugins)
+        return self._find("family", self.families, name)
 
     def backend(self, name: str) -> Backend:
         """Look up a backend by the name that plans' targets carry.
@@ -97,7 +125,7 @@ class Registry:
         Raises:
             UsageError: no plugin provides it.
         """
-        return _find("backend", self.backends, name, self.plugins)
+        return self._find("backend", self.backends, name)
 
     def backend_for(self, prefix: str) -> Backend:
         """Look up a backend by the prefix that users type in targets.
@@ -105,8 +133,7 @@ class Registry:
         Raises:
             UsageError: no plugin provides it.
         """
-        by_prefix = {backend.prefix: backend for backend in self.backends.values()}
-        return _find("target prefix", by_prefix, prefix, self.plugins)
+        return self._find("target prefix", {backend.prefix: backend for backend in self.backends.values()}, prefix)
 
     def executor(self, name: str) -> Executor:
         """Look up an executor.
@@ -114,19 +141,63 @@ class Registry:
         Raises:
             UsageError: no plugin provides it.
         """
-        return _find("executor", self.executors, name, self.plugins)
+        return self._find("executor", self.executors, name)
+
+    @cached_property
+    def _all(self) -> tuple[dict[str, Family], tuple[Plugin, ...]]:
+        families: dict[str, Family] = {}
+        plugins = [
+            _guarded(plugin, partial(_families, families, hooks)) if hooks else plugin
+            for plugin, hooks in self._found
+        ]
+        return families, tuple(plugins)
+
+    def _connect(self, module: object, hooks: list[Any]) -> tuple[str, ...]:
+        manager = pluggy.PluginManager(hookspecs.NAMESPACE)  # one each, so that a broken plugin cannot break another
+        manager.add_hookspecs(hookspecs)
+        manager.register(module)
+        manager.check_pending()
+        hooks.append(manager.hook)
+        backends, remotes, executors = (
+            _flat(hook())
+            for hook in (manager.hook.wszoo_backends, manager.hook.wszoo_remotes, manager.hook.wszoo_executors)
+        )
+        provides = (
+            *_names(self.backends, backends, "backend", _BACKEND),
+            *_names(self.remotes, remotes, "remote", _REMOTE),
+            *_names(self.executors, executors, "executor", _EXECUTOR),
+        )
+        _check_free("target prefix", [each.prefix for each in backends], [b.prefix for b in self.backends.values()])
+        taken = [scheme for kind in self.remotes.values() for scheme in kind.schemes]
+        _check_free("scheme", [scheme for kind in remotes for scheme in kind.schemes], taken)
+        self.backends.update({thing.name: thing for thing in backends})
+        self.remotes.update({thing.name: thing for thing in remotes})
+        self.executors.update({thing.name: thing for thing in executors})
+        return provides
+
+    def _find(self, what: str, table: dict[str, _N], name: str) -> _N:
+        if name in table:
+            return table[name]
+        hint = f"{nearest(name, table)} there is: {', '.join(sorted(table)) or 'none'}".lstrip()
+        if broken := broken_plugins(self.plugins):
+            hint += f"; {broken}"
+        elif what == "family":
+            hint += "; other families are plugins, such as wszoo-cnn: see docs/plugins.md"
+        raise UsageError(f"no {what} named {name!r}", hint=hint)
 
 
 @cache
 def registry() -> Registry:
     """Load every plugin, once a process."""
-    found = Registry({}, {}, {}, ())
-    plugins = [_load(found, name, "wszoo", lambda name=name: importlib.import_module(name)) for name in BUILTIN]
+    found = Registry()
+    for name in BUILTIN:
+        found.add(name, "wszoo", partial(importlib.import_module, name))
     entries, unreadable = _entries()
     for entry in sorted(entries, key=lambda entry: entry.name):
-        package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
-        plugins.append(_load(found, entry.name, package, entry.load))
-    return replace(found, plugins=(*plugins, *unreadable))
+        found.add(entry.name, f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown", entry.load)
+    for plugin in unreadable:
+        found.add_broken(plugin)
+    return found
 
 
 def _entries() -> tuple[list[EntryPoint], list[Plugin]]:
@@ -146,37 +217,27 @@ def _entries() -> tuple[list[EntryPoint], list[Plugin]]:
         return [entry for entries in found.values() for entry in entries], unreadable
 
 
-def _load(found: Registry, name: str, package: str, load: Any) -> Plugin:  # noqa: ANN401 - any callable
-    manager = pluggy.PluginManager(hookspecs.NAMESPACE)  # one each, so that a broken plugin cannot break another
-    manager.add_hookspecs(hookspecs)
+def _guarded(plugin: Plugin, step: Callable[[], tuple[str, ...]]) -> Plugin:
+    """The plugin with what a step of loading it found that it provides, or with its error."""
     try:
-        manager.register(load())
-        manager.check_pending()
-        hooks = manager.hook
-        families, backends, remotes, executors = (
-            [thing for things in hook() for thing in things]
-            for hook in (hooks.wszoo_families, hooks.wszoo_backends, hooks.wszoo_remotes, hooks.wszoo_executors)
-        )
-        provides = (
-            *_names(found.families, families, "family", _FAMILY),
-            *_names(found.backends, backends, "backend", _BACKEND),
-            *_names(found.remotes, remotes, "remote", _REMOTE),
-            *_names(found.executors, executors, "executor", _EXECUTOR),
-        )
-        _check_free("target prefix", [each.prefix for each in backends], [b.prefix for b in found.backends.values()])
-        taken = [scheme for kind in found.remotes.values() for scheme in kind.schemes]
-        _check_free("scheme", [scheme for kind in remotes for scheme in kind.schemes], taken)
+        return replace(plugin, provides=(*step(), *plugin.provides))
     except Exception as error:  # noqa: BLE001 - whatever a plugin raises must not take the tool down
-        return Plugin(name, package, error=f"{type(error).__name__}: {error}")
+        return replace(plugin, provides=(), error=f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - sys.exit, and panics of extension modules
-        return Plugin(name, package, error=f"it ended the program: {type(error).__name__}({str(error)!r})")
-    found.families.update({thing.name: thing for thing in families})
-    found.backends.update({thing.name: thing for thing in backends})
-    found.remotes.update({thing.name: thing for thing in remotes})
-    found.executors.update({thing.name: thing for thing in executors})
-    return Plugin(name, package, provides)
+        return replace(plugin, provides=(), error=f"it ended the program: {type(error).__name__}({str(error)!r})")
+
+
+def _families(table: dict[str, Family], hooks: Any) -> tuple[str, ...]:  # noqa: ANN401 - pluggy's, made at run time
+    families = _flat(hooks.wszoo_families())
+    provides = _names(table, families, "family", _FAMILY)
+    table.update({thing.name: thing for thing in families})
+    return tuple(provides)
+
+
+def _flat(answers: Iterable[Iterable[Any]]) -> list[Any]:
+    return [thing for things in answers for thing in things]
 
 
 def _names(table: dict[str, _N], things: Iterable[_N], what: str, needed: Sequence[str]) -> list[str]:
@@ -200,14 +261,3 @@ def broken_plugins(plugins: Sequence[Plugin]) -> str:
     """Which plugins failed to load, in words; empty when none did."""
     broken = [plugin.name for plugin in plugins if plugin.error]
     return f"these plugins failed to load, see 'wszoo plugins': {', '.join(broken)}" if broken else ""
-
-
-def _find(what: str, table: dict[str, _N], name: str, plugins: tuple[Plugin, ...]) -> _N:
-    if name in table:
-        return table[name]
-    hint = f"{nearest(name, table)} there is: {', '.join(sorted(table)) or 'none'}".lstrip()
-    if broken := broken_plugins(plugins):
-        hint += f"; {broken}"
-    elif what == "family":
-        hint += "; other families are plugins, such as wszoo-cnn: see docs/plugins.md"
-    raise UsageError(f"no {what} named {name!r}", hint=hint)

@@ -78,6 +78,16 @@ def test_an_installed_plugin_is_found_and_described(install):
     assert found("zoo_good") == plugins.Plugin("zoo_good", "zoo_good 1.2", ("family good",))
 
 
+def test_families_are_not_asked_for_by_who_needs_a_remote(install):
+    source = FAMILY.format(name="heavy").replace("return [Family()]", "import colorsys; return [Family()]")
+    sys.modules.pop("colorsys", None)
+    install("zoo_heavy", source)
+    assert "file" in {scheme for kind in plugins.registry().remotes.values() for scheme in kind.schemes}
+    assert "colorsys" not in sys.modules
+    assert "heavy" in plugins.registry().families
+    assert "colorsys" in sys.modules
+
+
 def test_an_entry_point_may_name_an_object(install):
     source = FAMILY.format(name="inner") + "\nclass Plugin:\n    wszoo_families = staticmethod(wszoo_families)\n"
     install("zoo_object", source, entry="zoo_object:Plugin")

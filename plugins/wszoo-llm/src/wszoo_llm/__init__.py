@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from wszoo.hookspecs import hookimpl
-from wszoo_llm.family import LlmFamily
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,4 +15,6 @@ if TYPE_CHECKING:
 @hookimpl
 def wszoo_families() -> Sequence[Family]:
     """The family ``llm``."""
+    from wszoo_llm.family import LlmFamily  # with NumPy and ONNX, which nobody who only pulls needs
+
     return [LlmFamily()]
