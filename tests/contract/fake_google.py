@@ -1,7 +1,8 @@
 """A fake of the few requests of Google's object store (XML API) that pushing and pulling send.
 
-It is no emulator: one bucket in memory, no signatures, no parts. The package index has an emulator, fake-gcs-server,
-that refuses this API's uploads.
+It is no emulator: one bucket in memory, no signatures, no parts. The package index has two emulators:
+fake-gcs-server refuses this API's uploads, and gcp-storage-emulator 2026.7.19 answers them without ETag or generation,
+which obstore wants, and writes whatever ``x-goog-if-generation-match`` says. Google's own testbench is not there.
 """
 
 from __future__ import annotations

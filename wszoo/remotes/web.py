@@ -18,6 +18,7 @@ from urllib3.exceptions import HTTPError
 
 from wszoo.errors import LimitError, RemoteError, UsageError
 from wszoo.remotes.web_errors import check_status, connection_error, redact
+from wszoo.remotes.web_pieces import pool_manager
 from wszoo.version import __version__
 
 if TYPE_CHECKING:
@@ -190,10 +191,10 @@ def checked_url(url: str) -> str:
 
 def _manager(proxy: str | None) -> urllib3.PoolManager:
     if proxy is None:
-        return urllib3.PoolManager(num_pools=8, maxsize=CONNECTIONS)
+        return pool_manager(CONNECTIONS)
     user = urlsplit(proxy)
     headers = urllib3.make_headers(proxy_basic_auth=f"{user.username}:{user.password or ''}") if user.username else None
-    return urllib3.ProxyManager(_without_user(proxy), num_pools=8, maxsize=CONNECTIONS, proxy_headers=headers)
+    return pool_manager(CONNECTIONS, _without_user(proxy), headers)
 
 
 def _proxy(url: str) -> str | None:

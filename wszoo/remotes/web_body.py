@@ -10,13 +10,12 @@ from urllib3.exceptions import HTTPError
 
 from wszoo.errors import RemoteError
 from wszoo.remotes.web_errors import connection_error, redact
+from wszoo.remotes.web_pieces import PIECE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from wszoo.remotes.web import Response, Web
-
-PIECE = 1 << 20  # larger ones bring nothing: the kernel hands over a few hundred kB at a time
 
 _OK, _PARTIAL, _UNSATISFIABLE = 200, 206, 416
 _RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
@@ -95,7 +94,7 @@ class Body:
             self.close()
             raise RemoteError(f"reading {redact(self._url)} was given up")
         try:
-            # What has come, not a whole piece: on a slow line that takes longer than the watchdog waits for a byte.
+            # What comes in a moment, not a whole piece: on a slow line that takes longer than the watchdog waits.
             return response.read1(count, decode_content=False)
         except (
             HTTPError,
