@@ -170,7 +170,8 @@ def model_of(folder: Path) -> tuple[Sequence[Tensor], list[tuple[str, bytes]]]:
 def encoded(folder: Path, target: str, base: str) -> dict[str, float]:
     import numpy as np
 
-    from wszoo.plans.splice import encode, pack, pack_base
+    from wszoo.plans.splice import pack, pack_base
+    from wszoo.plans.splice.encode import encode
 
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     tensors, scales = model_of(folder)
@@ -188,12 +189,12 @@ def encoded(folder: Path, target: str, base: str) -> dict[str, float]:
 
 
 def applied(folder: Path, target: str, _base: str) -> dict[str, float]:
-    from wszoo.digest import Digest
     from wszoo.plans.splice import Program, apply
+    from wszoo.tree import tree_of_file
 
     tensors, _ = model_of(folder)
     path, out = folder / f"{target}.plan", folder / "out.plan"
-    body, expected = (folder / f"{target}.body").read_bytes(), Digest.of_file(path)
+    body, expected = (folder / f"{target}.body").read_bytes(), tree_of_file(path)
     program = Program.from_bytes(body, tensors, plan_size=path.stat().st_size)
     memory, ours, copied = Memory(), [], []
     for _ in range(ROUNDS):

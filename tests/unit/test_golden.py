@@ -30,7 +30,7 @@ from wszoo.weights.graph import attach
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "store-v1"
 REF = Ref.parse("net:1")
-INDEX_DIGEST = "sha256:803c4d04474926eb1166b67986cee206a09cf07b110c4f8354e13f40c9d346f8"
+INDEX_DIGEST = "sha256:5d7c769ccf5cb8e387638bc548152e589b7b0ef7c0f0d622771eec69d70640d1"
 ENGINES = {
     "rtx-sm86": "sha256:918d825263180b732dc8565d9f0a5f13410a98b655c28fd8ca13c59ea5f8f8f1",
     "rtx-sm89": "sha256:aa95b249f3e1746c17ee3b6bb8b0c35e23ead3b33703ec36a79cd47f4dbeb4af",

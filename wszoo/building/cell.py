@@ -94,8 +94,8 @@ def wanted_plan(
 def is_plan_for(there: PlanConfig, wanted: PlanConfig) -> bool:
     """True when a plan that is there is what building again would give."""
     # How a plan could be stripped is known only when it was built.
-    engine = {"engine_digest": there.engine_digest, "engine_bytes": there.engine_bytes, "kind": there.kind}
-    return msgspec.structs.replace(wanted, **engine) == there
+    engine = {"engine_digest": there.engine_digest, "engine_tree": there.engine_tree, "kind": there.kind}
+    return msgspec.structs.replace(wanted, engine_bytes=there.engine_bytes, **engine) == there
 
 
 def weight_bytes(component: Component) -> int:

@@ -9,7 +9,7 @@ import msgspec
 from wszoo.digest import Digest
 from wszoo.errors import IntegrityError, NotFoundError
 from wszoo.plans.native import check_map, pack_map, pack_plan
-from wszoo.plans.reused import restored_digest
+from wszoo.plans.reused import restored_tree
 from wszoo.plans.spliced import read_base, read_body, splice
 from wszoo.publish import write_plan
 from wszoo.schema.plan import NATIVE, REFIT, SPLICE, SPLICE_BASE, Kind
@@ -82,12 +82,12 @@ def _reused(
             continue
         with progress.stage(f"compare {_label(config)} with an earlier plan"):
             try:
-                digest = restored_digest(read_body(store, other.manifest, other.config), graph.tensors, plan)
+                tree = restored_tree(read_body(store, other.manifest, other.config), graph.tensors, plan)
             except (IntegrityError, NotFoundError):  # a damaged plan is no help, and no harm
                 continue
-        if digest is not None:
+        if tree is not None:
             layers = [(layer.media_type, layer.digest) for layer in other.manifest.layers]
-            return write_plan(store, _finished(config, digest, plan.stat().st_size), layers)
+            return write_plan(store, _finished(config, Digest.of_file(plan), tree, plan.stat().st_size), layers)
     return None
 
 
@@ -108,11 +108,11 @@ def _spliced(
     base = store.blobs.put(parts.base) if parts.base is not None else _base_layer(sibling)
     layers = [(SPLICE_BASE, base)] if base is not None else []
     layers.append((SPLICE, store.blobs.put(parts.layer)))
-    return write_plan(store, _finished(config, parts.engine_digest, parts.engine_bytes), layers)
+    return write_plan(store, _finished(config, parts.engine_digest, parts.engine_tree, parts.engine_bytes), layers)
 
 
-def _finished(config: PlanConfig, digest: Digest, size: int) -> PlanConfig:
-    return msgspec.structs.replace(config, engine_digest=digest, engine_bytes=size)
+def _finished(config: PlanConfig, digest: Digest, tree: Digest, size: int) -> PlanConfig:
+    return msgspec.structs.replace(config, engine_digest=digest, engine_tree=tree, engine_bytes=size)
 
 
 def _is_sibling(other: PlanConfig, config: PlanConfig) -> bool:

@@ -17,6 +17,7 @@ from wszoo.errors import BuildError, LimitError, MalformedError
 from wszoo.schema.decode import decode, encode
 from wszoo.schema.plan import NATIVE, REFIT
 from wszoo.schema.refit import RefitMap, Rule
+from wszoo.weights.gain import most_decoded
 from wszoo.weights.tensor import dtype_of
 
 if TYPE_CHECKING:
@@ -75,9 +76,11 @@ def read_plan(source: DocumentSource, manifest: Manifest, config: PlanConfig, re
     Raises:
         IntegrityError: it is missing, damaged, malformed, or another plan.
     """
-    if refit.plan_bytes > MAX_PLAN:
-        raise LimitError(f"a stripped plan claims {refit.plan_bytes} bytes, more than the {MAX_PLAN} accepted")
-    plan = zstd.decompress(_layer(source, manifest, NATIVE), size=refit.plan_bytes)
+    layer = _layer(source, manifest, NATIVE)
+    limit = min(MAX_PLAN, most_decoded(len(layer)))
+    if refit.plan_bytes > limit:
+        raise LimitError(f"a stripped plan claims {refit.plan_bytes} bytes, more than the {limit} accepted")
+    plan = zstd.decompress(layer, size=refit.plan_bytes)
     config.engine_digest.check(Digest.of(plan), f"the stripped plan of {config.component}")
     return plan
 

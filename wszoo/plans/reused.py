@@ -28,8 +28,8 @@ class _Different(Exception):  # noqa: N818 - never leaves this module
     """The restored bytes are not the plan's."""
 
 
-def restored_digest(body: bytes, tensors: Sequence[Tensor], plan: Path) -> Digest | None:
-    """The digest of a new plan if an earlier plan's operations restore it, byte for byte; else None.
+def restored_tree(body: bytes, tensors: Sequence[Tensor], plan: Path) -> Digest | None:
+    """The tree digest of a new plan if an earlier plan's operations restore it, byte for byte; else None.
 
     Args:
         body: the uncompressed program of the earlier plan.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from wszoo.buffers import Bytes
     from wszoo.plans.splice.window import Windows
 
-WINDOW = 4 << 20  # bytes of a spliced plan computed at a time: many a read asks for a few bytes
+_WINDOW = 4 << 20  # bytes of a spliced plan computed at a time: many a read asks for a few bytes
 
 
 class PlanSource(Protocol):
@@ -112,7 +112,7 @@ class SplicedSource:
     def read(self, offset: int, count: int) -> memoryview:
         """See :class:`PlanSource`."""
         if not self._at <= offset < self._at + len(self._window):
-            size = STRIP if self._windows.is_costly(offset) else WINDOW
+            size = STRIP if self._windows.is_costly(offset) else _WINDOW
             start = offset // size * size
             self._window = self._windows.read(min(start, self.size), min(start + size, self.size))
             self._at = start

@@ -15,8 +15,10 @@ import numpy as np
 
 from wszoo.digest import Digest
 from wszoo.errors import BuildError, MalformedError
-from wszoo.plans.splice import Program, apply, encode, pack, pack_base, restore, unpack, unpack_base
+from wszoo.plans.splice import Program, apply, pack, pack_base, restore, unpack, unpack_base
 from wszoo.schema.plan import SPLICE, SPLICE_BASE
+from wszoo.tree import tree_of_file
+from wszoo.weights.gain import most_decoded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,13 +44,15 @@ class Spliced:
     Attributes:
         base: the compressed base, when this plan made a new one; else None.
         layer: the plan's own layer.
-        engine_digest: of the full plan.
+        engine_digest: sha256 of the full plan.
+        engine_tree: its tree digest.
         engine_bytes: its size.
     """
 
     base: bytes | None
     layer: bytes
     engine_digest: Digest
+    engine_tree: Digest
     engine_bytes: int
 
 
@@ -74,14 +78,16 @@ def splice(
     Raises:
         BuildError: the result does not assemble to the same bytes: a defect in wszoo, caught before publishing.
     """
+    from wszoo.plans.splice.encode import encode  # here, because clients do not need it
+
     data = _map(plan)
     with progress.stage(f"splice {label}", len(data)) as advance:
         program = encode(data, tensors, scales=scales, progress=_steps(advance, len(data)))
     body = program.to_bytes()
-    engine_digest = Digest.of_file(plan)
+    engine_tree = tree_of_file(plan)
     with progress.stage(f"check {label}", len(data)) as advance:
         parsed = Program.from_bytes(body, tensors, plan_size=len(data))
-        if apply(parsed, tensors, lambda window: advance(len(window))) != engine_digest:
+        if apply(parsed, tensors, lambda window: advance(len(window))) != engine_tree:
             raise BuildError(
                 f"the plan of {label} does not assemble to the bytes that the builder wrote",
                 hint="this is a defect in wszoo: please report it with the model's graph",
@@ -92,13 +98,14 @@ def splice(
     return Spliced(
         base=new_base,
         layer=layer,
-        engine_digest=engine_digest,
+        engine_digest=Digest.of_file(plan),
+        engine_tree=engine_tree,
         engine_bytes=len(data),
     )
 
 
 def _check_readable(layer: bytes, body: bytes, label: str) -> None:
-    if len(layer) > MAX_LAYER or len(body) > MAX_BODY:
+    if len(layer) > MAX_LAYER or len(body) > min(MAX_BODY, most_decoded(len(layer))):
         raise BuildError(
             f"without its weights the plan of {label} still has {len(body)} bytes, {len(layer)} when packed; up to "
             f"{MAX_BODY} and {MAX_LAYER} can be read",
@@ -107,9 +114,23 @@ def _check_readable(layer: bytes, body: bytes, label: str) -> None:
 
 
 def unsplice(
-    source: DocumentSource, manifest: Manifest, config: PlanConfig, tensors: Sequence[Tensor], out: Path
+    source: DocumentSource,
+    manifest: Manifest,
+    config: PlanConfig,
+    tensors: Sequence[Tensor],
+    out: Path,
+    *,
+    advance: Callable[[int], object] = lambda _count: None,
 ) -> None:
     """Put a plan together again; ``out`` exists afterwards only if its bytes are those that the builder wrote.
+
+    Args:
+        source: of the plan's layers.
+        manifest: the plan's.
+        config: the plan's.
+        tensors: the component's, in the order of its tensor table.
+        out: the file to create.
+        advance: gets told the number of bytes done.
 
     Raises:
         IntegrityError: a layer is damaged or malformed, or the tensors are not those that the plan was cut from.
@@ -118,7 +139,7 @@ def unsplice(
     body = read_body(source, manifest, config)
     program = Program.from_bytes(body, tensors, plan_size=config.engine_bytes)
     what = f"the plan of {config.component} for {config.target.name}"
-    restore(program, tensors, out, expected=config.engine_digest, what=what)
+    restore(program, tensors, out, expected=config.kept_as, what=what, advance=advance)
 
 
 def read_body(source: DocumentSource, manifest: Manifest, config: PlanConfig) -> bytes:
@@ -127,8 +148,9 @@ def read_body(source: DocumentSource, manifest: Manifest, config: PlanConfig) ->
     Raises:
         IntegrityError: a layer is missing, damaged or malformed.
     """
-    limit = min(config.engine_bytes + SLACK, MAX_BODY)
-    return unpack(_layer(source, manifest, SPLICE), max_size=limit, base=read_base(source, manifest))
+    layer = _layer(source, manifest, SPLICE)
+    limit = min(config.engine_bytes + SLACK, MAX_BODY, most_decoded(len(layer)))
+    return unpack(layer, max_size=limit, base=read_base(source, manifest))
 
 
 def read_base(source: DocumentSource, manifest: Manifest) -> bytes | None:

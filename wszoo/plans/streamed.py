@@ -53,7 +53,7 @@ def open_streamed(
     state = _state(store, plan, packs)
     if _read(folder) != state:
         with progress.stage(f"verify {config.component}", config.engine_bytes) as advance:
-            config.engine_digest.check(apply(program, tensors, lambda window: advance(len(window))), name)
+            config.kept_as.check(apply(program, tensors, lambda window: advance(len(window))), name)
         with suppress(OSError):  # without the stamp, as in a store that cannot be written, the next load hashes again
             folder.mkdir(parents=True, exist_ok=True)
             write_atomic(folder / _STAMP, state, folder)
@@ -67,7 +67,7 @@ def _state(store: Store, plan: PlanDocument, packs: PackReader) -> bytes:
         for digest in sorted(packs.packs(plan.config.component)):
             status = store.blobs.path(digest).stat()
             files.append(f"pack {digest} {status.st_size} {status.st_mtime_ns}\n")
-    return "".join([f"engine {plan.config.engine_digest}\n", *layers, *files]).encode()
+    return "".join([f"engine {plan.config.kept_as}\n", *layers, *files]).encode()
 
 
 def _read(folder: Path) -> bytes:

@@ -28,6 +28,7 @@ class PlanFacts(msgspec.Struct, frozen=True, kw_only=True):
         profiles: names of its optimization profiles.
         engine_digest: sha256 of the full plan.
         engine_bytes: size of the full plan.
+        engine_tree: as in :class:`wszoo.schema.plan.PlanConfig`.
         plan_bytes: what is stored and shipped for it, all layers.
         shared_bytes: the part of ``plan_bytes`` in layers that other plans of the component use too.
         plan_digest: of the layer that only this plan has.
@@ -44,6 +45,12 @@ class PlanFacts(msgspec.Struct, frozen=True, kw_only=True):
     shared_bytes: Size = 0
     plan_digest: Digest
     shared_digest: Digest | None = None
+    engine_tree: Digest | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def kept_as(self) -> Digest:
+        """What the assembled engine is checked by, hence named by where it is kept; ADR 23."""
+        return self.engine_tree if isinstance(self.engine_tree, Digest) else self.engine_digest
 
 
 def facts_of(config: PlanConfig, layers: tuple[Descriptor, ...]) -> PlanFacts:
@@ -62,6 +69,7 @@ def facts_of(config: PlanConfig, layers: tuple[Descriptor, ...]) -> PlanFacts:
         profiles=tuple(profile.name for profile in config.profiles),
         engine_digest=config.engine_digest,
         engine_bytes=config.engine_bytes,
+        engine_tree=config.engine_tree,
         plan_bytes=sum(layer.size for layer in layers),
         shared_bytes=sum(layer.size for layer in shared),
         plan_digest=layers[-1].digest,

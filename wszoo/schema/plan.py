@@ -12,8 +12,8 @@ from wszoo.schema.oci import Size
 
 ARTIFACT = "application/vnd.wszoo.plan.v1"
 CONFIG = "application/vnd.wszoo.plan.config.v1+json"
-SPLICE_BASE = "application/vnd.wszoo.plan.splice-base.v1+xz"
-SPLICE = "application/vnd.wszoo.plan.splice.v1+zstd"
+SPLICE_BASE = "application/vnd.wszoo.plan.splice-base.v1"
+SPLICE = "application/vnd.wszoo.plan.splice.v1"
 REFIT = "application/vnd.wszoo.plan.refit.v1+json+zstd"
 NATIVE = "application/vnd.wszoo.plan.native.v1+zstd"
 
@@ -46,9 +46,9 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         os: ``linux``, ``windows``; empty means any.
         arch: ``x86_64``, ``aarch64``; empty means any.
         hardware_compatibility: TensorRT's level: a :class:`HardwareCompatibility`, or one that a later wszoo knows.
-        version_compatible: later runtimes of the same major version may run it.
-        lean_excluded: it was built without the lean runtime that version compatibility takes: the lean runtime of the
-            very version that built it has to be installed, or TensorRT of that version. Absent means that it was not.
+        version_compatible: TensorRT's lean runtime of that version may run it, whatever TensorRT is installed.
+        lean_excluded: that lean runtime is not inside of the plan: it has to be installed, or TensorRT of the very
+            version. Absent means that it is inside, and then wszoo does not load the plan (ADR 26).
     """
 
     name: str
@@ -87,8 +87,9 @@ class PlanConfig(msgspec.Struct, frozen=True, kw_only=True):
         kind: how it is assembled: one of :class:`Kind`, or one that a later wszoo knows.
         profiles: in the order in which the engine numbers them; empty when every shape is fixed.
         engine_digest: sha256 of the full plan's bytes; for ``native``, of the stripped plan's, since refitting twice
-            need not give the same bytes.
+            need not give the same bytes. Of a spliced plan it is for people: see ``engine_tree``.
         engine_bytes: size of the full plan.
+        engine_tree: for ``splice``, the full plan's tree digest (:mod:`wszoo.tree`), which assembling checks.
         graph: digest of the serialized graph it was built from.
         weights: digest over the component's tensor table (see ``docs/format.md``); pins which weights fit.
         provenance: builder, flags, versions.
@@ -103,3 +104,9 @@ class PlanConfig(msgspec.Struct, frozen=True, kw_only=True):
     graph: Digest
     weights: Digest
     provenance: dict[str, str] = {}
+    engine_tree: Digest | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def kept_as(self) -> Digest:
+        """What the assembled engine is checked by, hence named by where it is kept; ADR 23."""
+        return self.engine_tree if isinstance(self.engine_tree, Digest) else self.engine_digest

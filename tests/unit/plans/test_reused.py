@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from builders import network, synthetic_plan
 
-from wszoo.digest import Digest
-from wszoo.plans.reused import restored_digest
-from wszoo.plans.splice import encode
-from wszoo.plans.splice.program import WINDOW
+from wszoo.plans.reused import restored_tree
+from wszoo.plans.splice.encode import encode
+from wszoo.tree import CHUNK, leaf, tree_digest
 from wszoo.weights.graph import graph_from_model
 
 
@@ -28,7 +27,7 @@ def body():
 
 def tried(tmp_path, body, tensors, plan):
     (tmp_path / "plan").write_bytes(plan)
-    found = restored_digest(body, tensors, tmp_path / "plan")
+    found = restored_tree(body, tensors, tmp_path / "plan")
     assert not [
         thread for thread in threading.enumerate() if thread is not threading.main_thread() and not thread.daemon
     ]
@@ -37,7 +36,7 @@ def tried(tmp_path, body, tensors, plan):
 
 def test_new_weights_in_the_same_places_are_restored(tmp_path, body):
     tensors, plan = made(1)
-    assert tried(tmp_path, body, tensors, plan) == Digest.of(plan)
+    assert tried(tmp_path, body, tensors, plan) == tree_digest([leaf(plan)])
 
 
 @pytest.mark.parametrize("at", [0, 100, -1])
@@ -48,7 +47,7 @@ def test_one_other_byte_is_noticed_wherever_it_stands(tmp_path, body, at):
     assert tried(tmp_path, body, tensors, bytes(changed)) is None
 
 
-@pytest.mark.parametrize("more", [b"", b"x", bytes(WINDOW)])
+@pytest.mark.parametrize("more", [b"", b"x", bytes(CHUNK)])
 def test_a_plan_of_another_size_is_another_plan(tmp_path, body, more):
     tensors, plan = made(1)
     assert tried(tmp_path, body, tensors, plan[:-1] + more * 2) is None

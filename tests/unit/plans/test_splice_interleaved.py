@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wszoo.plans.source import SplicedSource
-from wszoo.plans.splice import Program, Recipe, Scale, View, apply, encode, reader, scan, tile, views
-from wszoo.plans.splice.program import WINDOW
+from wszoo.plans.splice import Program, Recipe, View, apply, reader, scan, tile, views
+from wszoo.plans.splice.encode import encode
+from wszoo.plans.splice.recipes import Scale
 from wszoo.plans.splice.views import bind
 from wszoo.plans.splice.window import Windows
+from wszoo.tree import CHUNK
 from wszoo.weights.tensor import DTYPES, Tensor
 
 SCALE = np.float16(0.3535)
@@ -122,7 +124,7 @@ def test_matrices_that_are_not_all_kept_are_loaded_a_few_times_and_not_for_every
     program = encode(attention_plan, attention, scales=[Scale("float16", SCALE.tobytes())])
     monkeypatch.setattr(reader, "_LOADED", 1 << 20)  # fewer than the matrices have, as with larger ones
     work = Work(monkeypatch, reader, "load")
-    assert len(attention_plan) > 7 * WINDOW
+    assert len(attention_plan) > 7 * CHUNK
     assert restored(program, attention) == attention_plan.tobytes()
     assert work.bytes <= 2 * len(attention_plan)  # the strip of all rows but the last, and that
 
@@ -133,7 +135,7 @@ def test_a_stream_loads_matrices_that_are_not_all_kept_a_few_times_too(attention
     monkeypatch.setattr(reader, "_LOADED", 1 << 20)
     work = Work(monkeypatch, reader, "load")
     source, streamed = SplicedSource(Windows(program, attention), "the plan"), bytearray()
-    while data := source.read(len(streamed), WINDOW):
+    while data := source.read(len(streamed), CHUNK):
         streamed += data
     assert streamed == attention_plan.tobytes()
     assert work.bytes <= 6 * len(attention_plan)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wszoo.plans.source import FileSource, MemorySource, SplicedSource
-from wszoo.plans.splice import encode
+from wszoo.plans.splice.encode import encode
 from wszoo.plans.splice.window import Windows
 from wszoo.weights.tensor import tensor_from_array
 

@@ -13,6 +13,7 @@ from wszoo.plans.splice import pack
 from wszoo.progress import Silent
 from wszoo.publish import read_published, write_plan
 from wszoo.schema.plan import SPLICE, Kind
+from wszoo.weights import gain
 
 
 def test_a_program_larger_than_any_is_refused_before_memory_is_taken(origin, monkeypatch):
@@ -30,4 +31,26 @@ def test_a_plan_that_nobody_could_read_again_is_not_published(tmp_path, monkeypa
     path = tmp_path / "plan"
     path.write_bytes(np.random.default_rng(0).bytes(2000))
     with pytest.raises(BuildError, match="up to 1000 and"):
+        spliced.splice(path, (), scales=(), base=None, progress=Silent(), label="net for rtx-sm89")
+
+
+def test_a_program_of_few_bytes_that_decodes_to_many_is_refused_although_the_engine_is_as_large(origin, monkeypatch):
+    monkeypatch.setattr(gain, "FREE_GAIN", 1 << 20)
+    honest = next(plan for plan in read_published(origin, Ref.parse("net:1")).plans if plan.config.kind == Kind.SPLICE)
+    assert spliced.read_body(origin, honest.manifest, honest.config)
+    stored = pack(bytes(64 << 20))
+    layer = origin.blobs.put(stored)
+    plan = write_plan(origin, msgspec.structs.replace(honest.config, engine_bytes=64 << 20), [(SPLICE, layer)])
+    most = gain.most_decoded(len(stored))
+    assert most < 64 << 20
+    with pytest.raises(LimitError, match=f"more than the {most:,} allowed"):
+        spliced.read_body(origin, plan.manifest, plan.config)
+
+
+def test_a_plan_that_decodes_to_more_than_is_believed_is_not_published(tmp_path, monkeypatch):
+    monkeypatch.setattr(gain, "FREE_GAIN", 1000)
+    monkeypatch.setattr(gain, "MAX_GAIN", 2)
+    path = tmp_path / "plan"
+    path.write_bytes(bytes(100_000))
+    with pytest.raises(BuildError, match="can be read"):
         spliced.splice(path, (), scales=(), base=None, progress=Silent(), label="net for rtx-sm89")

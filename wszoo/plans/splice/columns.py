@@ -84,7 +84,10 @@ class Cursor:
 
     def column(self, count: int) -> Ints:
         """The next column, which must hold ``count`` numbers."""
-        payload = np.frombuffer(self.take(self.number(self.left)), np.uint8)
+        size = self.number(self.left)
+        if size > _MAX_BYTES * count:
+            raise MalformedError(f"a column of {count:,} numbers in a splice program has {size:,} bytes")
+        payload = np.frombuffer(self.take(size), np.uint8)
         ends = np.flatnonzero(payload < 128)  # noqa: PLR2004 - the top bit ends a number
         if len(ends) != count or (len(payload) and payload[-1] >= 128):  # noqa: PLR2004
             raise MalformedError(f"a column of a splice program holds {len(ends):,} numbers, not {count:,}")

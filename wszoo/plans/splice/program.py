@@ -39,6 +39,7 @@ from wszoo.errors import LimitError, MalformedError
 from wszoo.plans.splice import columns
 from wszoo.plans.splice.columns import Cursor, Ints, Mask
 from wszoo.plans.splice.views import MAX_PAD, MAX_RANK, Recipe, View, bind
+from wszoo.tree import CHUNK
 from wszoo.weights.tensor import dtype_from_onnx, dtype_of
 
 if TYPE_CHECKING:
@@ -52,9 +53,9 @@ MAX_PLAN = 1 << 40
 MAX_COUNT = 1 << 20  # views, blocks or pieces: SDXL's unet takes a few thousand
 MAX_RECIPES = 1 << 12
 MAX_STEPS = 1 << 22  # pieces put together, window by window: a minute or two; SDXL's unet takes 26,000
-WINDOW = 4 << 20  # bytes of plan assembled at a time
-# The same in rows whose tensors are more than are kept loaded, because each strip loads all of them again. The
-# cross-attention of SDXL's unet is 140 matrices of 700 MB: with 4 MiB at a time they were loaded 170 times.
+# Bytes of plan assembled at a time in rows whose tensors are more than are kept loaded, where they cannot be put
+# together in a file: each strip loads all of them again. The cross-attention of SDXL's unet is 140 matrices of 700 MB:
+# a chunk at a time they were loaded 170 times.
 STRIP = 64 << 20
 # Bytes of tensors loaded and computed to assemble a plan: for each of its bytes, and besides. A permuted view is
 # computed 4 MiB at a time, and a tensor decoded whole, even if one byte is wanted: a million from all over take hours.
@@ -319,9 +320,9 @@ def _check_ranges(program: Program) -> None:
 
 
 def steps(rows: Ints, pitch: Ints, pieces: Ints) -> int:
-    """Steps to assemble blocks: each goes out in whole rows, as many as a window takes, piece after piece."""
-    windows = -(-rows // np.maximum(1, WINDOW // pitch))
-    return sum((windows * pieces).tolist())
+    """Steps to assemble blocks: each goes out in whole rows, as many as a chunk takes, piece after piece."""
+    chunks = -(-rows // np.maximum(1, CHUNK // pitch))
+    return sum((chunks * pieces).tolist())
 
 
 def _require(holds: bool, defect: str) -> None:

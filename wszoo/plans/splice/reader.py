@@ -1,15 +1,17 @@
-"""Reads views: byte ranges of tensors as stored, computed slabs of all others, within a fixed memory."""
+"""Reads views: byte ranges of tensors as stored, computed parts of all others, within a fixed memory, by any thread."""
 
 from __future__ import annotations
 
 import mmap
-from collections import OrderedDict
+import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from wszoo.errors import IntegrityError, LimitError, MalformedError
+from wszoo.plans.splice.recent import Recent
 from wszoo.plans.splice.views import bind
 
 if TYPE_CHECKING:
@@ -26,11 +28,16 @@ SLAB = 4 << 20  # bytes of a permuted view that are computed at a time: far abov
 _SLABS = 64 << 20  # bytes of slabs kept
 _SPARSE = 2  # rows that are this many times as long as what is wanted of them are not computed whole
 _FEW = 8  # rows of a transposed matrix below which a slab is computed: they take a cache line an element
-_LOADED = 160 << 20  # bytes of loaded tensors kept, as load() may decompress; free where it maps
+_LOADED = 160 << 20  # bytes of loaded tensors kept, as load() may decompress; those that it maps do not count
+_BATCH = 256 << 10  # bytes computed at a time of what is wanted in order: they stay in a core's cache
+_TURNED = 64  # rows at least of a transposed matrix, so that what is read of it comes in whole cache lines
+_SHORT = 16  # reads of less than this part of a slab compute all of it, since others like it come soon
 
 
 class Reader:
     """Reads byte ranges of views, computing permuted ones a slab at a time within a fixed memory.
+
+    Threads may share one: a tensor or slab that several ask for is loaded once, and the others wait for it.
 
     Args:
         tensors: where views find their bytes.
@@ -51,8 +58,9 @@ class Reader:
         self._tensors = tensors
         self._views = views
         self.layouts = [_bound(view, tensors) for view in views]
-        self._loaded = _Recent(_LOADED)
-        self._slabs = _Recent(_SLABS)
+        self._loaded = Recent(_LOADED)
+        self._slabs = Recent(_SLABS)
+        self._lock = threading.Lock()
 
     def raw(self, tensor: int) -> Bytes:
         """The tensor's bytes.
@@ -61,12 +69,13 @@ class Reader:
             IntegrityError: it loads another number of bytes than its type and shape take.
             LimitError: more was loaded and computed than the limit.
         """
-        raw = self._loaded.get((tensor, 0))
-        if raw is None:
-            self._spend(self._tensors[tensor].nbytes)
-            raw = load(self._tensors[tensor])
-            self._loaded.put((tensor, 0), raw)
-        return raw
+        return self._loaded.get((tensor, 0), partial(self._load, tensor))
+
+    def _load(self, tensor: int) -> tuple[Bytes, int]:
+        raw = load(self._tensors[tensor])
+        cost = 0 if _is_mapped(raw) else raw.nbytes
+        self._spend(cost)
+        return raw, cost
 
     def keeps(self, views: Iterable[int]) -> bool:
         """True where the tensors of these views stay loaded while all of them are read in turn."""
@@ -74,10 +83,7 @@ class Reader:
 
     def is_mapped(self, view: int) -> bool:
         """True where loading the view's tensor costs nothing, because it is a part of a mapped file."""
-        owner: object = self.raw(self._views[view].tensor)
-        while isinstance(owner, np.ndarray | memoryview):
-            owner = owner.base if isinstance(owner, np.ndarray) else owner.obj
-        return isinstance(owner, mmap.mmap)
+        return _is_mapped(self.raw(self._views[view].tensor))
 
     def read(self, view: int, start: int, stop: int) -> Bytes:
         """Bytes ``[start, stop)`` of a view; not a copy where the view is the tensor as stored."""
@@ -90,6 +96,29 @@ class Reader:
         parts = [self._slab(view, number) for number in range(first, last + 1)]
         joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return joined[start - first * size : stop - first * size]
+
+    def copy(self, view: int, start: int, out: Bytes) -> None:
+        """Put the bytes of a view from ``start`` on into ``out``: what is read in order, and mostly once."""
+        layout = self.layouts[view]
+        if layout.is_stored:
+            out[:] = self.raw(self._views[view].tensor)[start : start + len(out)]
+            return
+        in_order = layout.is_in_place or (len(out) >= SLAB // _SHORT and layout.row_bytes <= _BATCH)
+        step = max(_BATCH, _TURNED * layout.row_bytes) if in_order else len(out) or 1
+        for low in range(0, len(out), step):
+            part = out[low : low + step]
+            begin = start + low
+            part[:] = (self._covering if in_order else self.read)(view, begin, begin + len(part))
+
+    def _covering(self, view: int, start: int, stop: int) -> Bytes:
+        """As :meth:`read`, of just the rows that are needed, and none of them kept."""
+        layout = self.layouts[view]
+        if layout.is_in_place:
+            return self.read(view, start, stop)
+        first, last = start // layout.row_bytes, -(-stop // layout.row_bytes)
+        self._spend((last - first) * layout.row_bytes)
+        data = layout.block(self.raw(self._views[view].tensor), outer=slice(first, last))
+        return data[start - first * layout.row_bytes : stop - first * layout.row_bytes]
 
     def rows(self, view: int, source: int, stride: int, rows: int, length: int) -> Matrix:
         """``rows`` rows of ``length`` bytes of a view that begin ``stride`` bytes apart, from ``source`` on.
@@ -124,48 +153,25 @@ class Reader:
         return layout.block(self.raw(self._views[view].tensor), inner=slice(element, element + count))
 
     def _slab(self, view: int, number: int) -> Bytes:
-        slab = self._slabs.get((view, number))
-        if slab is None:
-            layout = self.layouts[view]
-            rows = self._rows_in_slab(layout)
-            outer = slice(number * rows, min((number + 1) * rows, layout.view_shape[0]))
-            self._spend(rows * layout.row_bytes)
-            slab = layout.block(self.raw(self._views[view].tensor), outer=outer)
-            self._slabs.put((view, number), slab)
-        return slab
+        return self._slabs.get((view, number), partial(self._computed, view, number))
+
+    def _computed(self, view: int, number: int) -> tuple[Bytes, int]:
+        layout = self.layouts[view]
+        rows = self._rows_in_slab(layout)
+        outer = slice(number * rows, min((number + 1) * rows, layout.view_shape[0]))
+        self._spend(rows * layout.row_bytes)
+        slab = layout.block(self.raw(self._views[view].tensor), outer=outer)
+        return slab, slab.nbytes
 
     def _spend(self, nbytes: int) -> None:
-        self.spent += nbytes
-        if self._limit is not None and self.spent > self._limit:
-            raise LimitError(f"a splice program loads and computes more than {self._limit:,} bytes of tensors")
+        with self._lock:
+            self.spent += nbytes
+            if self._limit is not None and self.spent > self._limit:
+                raise LimitError(f"a splice program loads and computes more than {self._limit:,} bytes of tensors")
 
     @staticmethod
     def _rows_in_slab(layout: Layout) -> int:
         return max(1, SLAB // max(1, layout.row_bytes))
-
-
-class _Recent:
-    """Arrays by key, the least recently used dropped beyond ``limit`` bytes."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._size = 0
-        self._items: OrderedDict[tuple[int, int], Bytes] = OrderedDict()
-
-    def __contains__(self, key: tuple[int, int]) -> bool:
-        return key in self._items
-
-    def get(self, key: tuple[int, int]) -> Bytes | None:
-        item = self._items.get(key)
-        if item is not None:
-            self._items.move_to_end(key)
-        return item
-
-    def put(self, key: tuple[int, int], item: Bytes) -> None:
-        self._items[key] = item
-        self._size += item.nbytes
-        while self._size > self._limit and len(self._items) > 1:
-            self._size -= self._items.popitem(last=False)[1].nbytes
 
 
 def load(tensor: Tensor) -> Bytes:
@@ -181,6 +187,13 @@ def load(tensor: Tensor) -> Bytes:
             f"{tensor.nbytes:,}"
         )
     return raw
+
+
+def _is_mapped(raw: Bytes) -> bool:
+    owner: object = raw
+    while isinstance(owner, np.ndarray | memoryview):
+        owner = owner.base if isinstance(owner, np.ndarray) else owner.obj
+    return isinstance(owner, mmap.mmap)
 
 
 def _bound(view: View, tensors: Sequence[Tensor]) -> Layout:
