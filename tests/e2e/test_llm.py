@@ -64,6 +64,28 @@ def test_folder_to_text_with_int4_plans_that_are_the_builders_bytes(source: Path
     run_as_a_user(tmp_path)
 
 
+@pytest.mark.parametrize(("stored", "precision"), [("bf16", ""), ("bf16", "int8"), ("bf16", "int4"), ("fp16", "fp8")])
+def test_plan_of_every_precision_comes_back_byte_for_byte(tmp_path: Path, stored: str, precision: str) -> None:
+    from wszoo_llm import tiny
+
+    source = tiny.make(tmp_path / "tiny", precision=stored, num_hidden_layers=1)
+    zoo = wszoo.Zoo(tmp_path / "publisher")
+    zoo.build(
+        "llm",
+        source,
+        tag="tiny:1",
+        targets=["rtx-sm89", "rtx-sm120"],
+        profiles=["c64"],
+        precision=precision,
+        options={"compare": "no"},
+    )
+    client = wszoo.Zoo(tmp_path / "client")
+    for gpu in ("sm89", "sm120"):
+        part = client.pull("tiny:1", gpu=gpu, source=str(tmp_path / "publisher"))["model"]
+        assert Digest.of_file(part.assemble()) == part.facts.engine_digest
+        assert part.plan.config.kind == "splice"
+
+
 def run_as_a_user(tmp_path: Path) -> None:
     store = str(tmp_path / "client")
     command = ["run", "tiny:int4", "--gpu", "none", "--store", store, "--from", str(tmp_path / "publisher")]

@@ -10,10 +10,12 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 
 from wszoo.backends.initializers import split
 from wszoo.backends.inputs import check_names, check_values, host_array
 from wszoo.errors import BuildError, IncompatibleError
+from wszoo.weights.foreign import parse_model
 from wszoo.weights.tensor import dtype_of
 
 if TYPE_CHECKING:
@@ -76,10 +78,12 @@ class OrtEngine:
         self._ort = ort
         self._component = component
         self._graph = graph
+        self._fed = [tensor.name for tensor in split(graph)[1]] if frugal else []
         check_values(component, graph)
         providers = _providers(ort, device)
         try:
-            self._session, self._weights = _session(ort, graph, _options(ort, frugal=frugal), providers)
+            make = _fed_session if frugal else _session
+            self._session, self._weights = make(ort, graph, _options(ort, frugal=frugal), providers)
         except _Refused as error:
             raise IncompatibleError(
                 f"ONNX Runtime {ort.__version__} refuses the network {component!r}: {error}",
@@ -121,6 +125,7 @@ class OrtEngine:
             value.name: _ort_value(self._ort, host_array(value, arrays[value.name]), dtype_of(value.dtype))
             for value in self.inputs
         }
+        feeds |= dict(zip(self._fed, self._weights, strict=True)) if self._fed else {}
         names = [value.name for value in self.outputs]
         try:
             results = self._session.run_with_ort_values(names, feeds)
@@ -175,6 +180,30 @@ def _session(ort: Any, graph: Graph, options: Any, providers: list[str]) -> tupl
         return ort.InferenceSession(proto, options, providers=providers), weights
     except Exception as error:  # onnxruntime's classes have no base in common
         raise _Refused(_reason(error)) from error
+
+
+def _fed_session(ort: Any, graph: Graph, options: Any, providers: list[str]) -> tuple[Any, list[Any]]:  # noqa: ANN401
+    """The same with the weights as inputs, given with every run: ONNX Runtime copies initializers, also mapped ones.
+
+    Measured with 1.32: a session over a mapped fp16 matrix of 200 MiB took 200 MiB as initializer, none as input.
+    """
+    proto, tensors = split(graph)
+    model = parse_model(proto)
+    names = {tensor.name for tensor in tensors}
+    kept = [init for init in model.graph.initializer if init.name not in names]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    known = {value.name for value in model.graph.input}
+    model.graph.input.extend(
+        onnx.helper.make_tensor_value_info(tensor.name, tensor.dtype.onnx, tensor.shape)
+        for tensor in tensors
+        if tensor.name not in known
+    )
+    try:
+        session = ort.InferenceSession(model.SerializeToString(), options, providers=providers)
+    except Exception as error:  # onnxruntime's classes have no base in common
+        raise _Refused(_reason(error)) from error
+    return session, [_weight(ort, tensor) for tensor in tensors]
 
 
 def _weight(ort: Any, tensor: Tensor) -> Any:  # noqa: ANN401

@@ -13,6 +13,7 @@ from wszoo.store.files import storage_errors
 from wszoo.weights.tensor import Tensor
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from wszoo.weights.tensor import DType
 
 _ALIGNED = 64  # bytes: what ONNX Runtime's and NumPy's kernels load at once
+_PIECE = 1 << 22  # elements that are converted at once: 16 MB in fp32
 
 
 class Spool:
@@ -49,12 +51,31 @@ class Spool:
         flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         if flat.nbytes != dtype.nbytes(shape):
             raise ValueError(f"{name}: {flat.nbytes} bytes for {dtype.name} {shape}")
+        return self._tensor(name, dtype, shape, self._append([flat], flat.nbytes))
+
+    def add_as(self, tensor: Tensor, dtype: DType) -> Tensor:
+        """Write a tensor in another floating-point type, a piece at a time; numbers that are too large become infinite.
+
+        Args:
+            tensor: in a floating-point type.
+            dtype: the wanted one.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
+        flat = tensor.array().reshape(-1)
+        pieces = (_bytes_as(flat[at : at + _PIECE], dtype) for at in range(0, len(flat), _PIECE))
+        start = self._append(pieces, dtype.nbytes(tensor.shape))
+        return self._tensor(tensor.name, dtype, tensor.shape, start)
+
+    def _append(self, pieces: Iterable[Bytes], size: int) -> int:
         start = -(-self._end // _ALIGNED) * _ALIGNED
-        with storage_errors(f"write {flat.nbytes} bytes of weights to {self._path}"), self._path.open("ab") as file:
+        with storage_errors(f"write {size} bytes of weights to {self._path}"), self._path.open("ab") as file:
             file.write(bytes(start - self._end))
-            file.write(flat.data)
-        self._end = start + flat.nbytes
-        return self._tensor(name, dtype, shape, start)
+            for piece in pieces:
+                file.write(piece.data)
+        self._end = start + size
+        return start
 
     def _tensor(self, name: str, dtype: DType, shape: tuple[int, ...], start: int) -> Tensor:
         size = dtype.nbytes(shape)
@@ -63,3 +84,8 @@ class Spool:
             return np.asarray(np.memmap(self._path, np.uint8, "r", start, (size,))) if size else np.zeros(0, np.uint8)
 
         return Tensor(name, dtype, shape, load)
+
+
+def _bytes_as(values: NDArray[Any], dtype: DType) -> Bytes:
+    with np.errstate(over="ignore"):  # of fp16: whoever asked looks for what is not finite
+        return values.astype(np.float32, copy=False).astype(dtype.numpy, copy=False).view(np.uint8)

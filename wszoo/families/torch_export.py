@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from wszoo.backends.onnxruntime import reference
 from wszoo.errors import BuildError, MissingExtraError
-from wszoo.families.checks import check_graph
 from wszoo.families.compare import TOLERANCES, Comparison, Tolerance, compare_outputs
-from wszoo.weights.graph import graph_from_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -92,6 +90,10 @@ def export_module(
             artifacts_dir=folder,  # reports of failures, which else land in the current folder
         )
         program.save(path, external_data=True)
+    # Here, since they import onnx: who only pulls, and has a family installed that exports, would wait for it.
+    from wszoo.families.checks import check_graph
+    from wszoo.weights.graph import graph_from_file
+
     graph = graph_from_file(path)
     check_graph(graph, f"the export of {name!r}", full=True)
     _check_dynamic(graph, dynamic or {}, name)

@@ -55,11 +55,39 @@ def test_two_ranks_generate_the_tokens_of_the_whole_network(
 
 
 @pytest.mark.parametrize(
+    ("kind", "precision", "changes"),
+    [
+        ("gemma", "fp32", {"num_key_value_heads": 2, "num_hidden_layers": 1}),
+        ("llama", "int8", {"num_hidden_layers": 1}),
+        ("llama", "int4", {"num_hidden_layers": 1, "head_dim": 64}),
+    ],
+)
+def test_ranks_hold_the_pieces_of_what_the_whole_network_holds(
+    tmp_path: Path, request_for: Request, kind: str, precision: str, changes: dict[str, int]
+) -> None:
+    folder = tiny.make(tmp_path / kind, kind, precision="fp32" if precision == "fp32" else "fp16", **changes)
+    export = LlmFamily().export(request_for(folder, precision=precision, tensor_parallel="2"))
+    parts = {each.name: {t.name: t for t in each.graph.tensors} for each in export.components}
+    assert export.options["compared_with"] == "transformers, all layers, summed over the ranks"
+
+    plain = LlmFamily().export(request_for(folder, precision=precision, compare="no"))
+    (whole,) = ({tensor.name: tensor for tensor in each.graph.tensors} for each in plain.components)
+    suffixes = {"fp32": [""], "int8": [".int8"], "int4": [".int4", ".int4_scales"]}[precision]
+    for part, name, axis in (("attention", "self_attn.o_proj", 1), ("mlp", "mlp.up_proj", 0)):
+        for full in (f"model.layers.0.{name}.weight{suffix}" for suffix in suffixes):
+            ranks = [parts[f"layers.0.{part}.rank{rank}of2"][full] for rank in range(2)]
+            rows = [rank.load().reshape(rank.shape[0], -1) for rank in ranks]
+            assert (np.concatenate(rows, axis=axis).reshape(-1) == whole[full].load()).all()
+
+
+@pytest.mark.parametrize(
     ("kind", "given", "error", "words"),
     [
         ("llama", {"tensor_parallel": "3"}, BuildError, "3 ranks do not divide num_attention_heads, which is 4"),
         ("llama", {"tensor_parallel": "x"}, UsageError, "is no number"),
-        ("llama", {"tensor_parallel": "2", "precision": "int4"}, UsageError, "goes with --precision"),
+        ("llama", {"tensor_parallel": "2", "precision": "bf16"}, UsageError, "compute in fp32 or fp16"),
+        ("llama", {"tensor_parallel": "2", "precision": "int4"}, BuildError, "through blocks of 128"),
+        ("gemma", {"tensor_parallel": "2"}, BuildError, "do not divide num_key_value_heads, which is 1"),
         ("phi", {"tensor_parallel": "2"}, BuildError, "a phi cannot be cut"),
     ],
 )

@@ -69,6 +69,42 @@ def test_code_in_the_folder_is_not_run_unless_allowed(copy: Path, request_for: R
     assert not proof.exists()
 
 
+@pytest.fixture
+def own_code(copy: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A folder with an architecture of its own, and the file that its code makes when it runs."""
+    proof = tmp_path / "code-ran"
+    (copy / "configuration_own.py").write_text(
+        f"from pathlib import Path\nfrom transformers import LlamaConfig\nPath({str(proof)!r}).touch()\n\n"
+        "class OwnConfig(LlamaConfig):\n    model_type = 'own'\n"
+    )
+    (copy / "modeling_own.py").write_text(
+        "from transformers import LlamaForCausalLM\nfrom .configuration_own import OwnConfig\n\n"
+        "class OwnForCausalLM(LlamaForCausalLM):\n    config_class = OwnConfig\n"
+    )
+    places = {"AutoConfig": "configuration_own.OwnConfig", "AutoModelForCausalLM": "modeling_own.OwnForCausalLM"}
+    configure(copy, model_type="own", architectures=["OwnForCausalLM"], auto_map=places)
+    return copy, proof
+
+
+def test_code_in_the_folder_is_run_and_compared_when_it_is_allowed(
+    own_code: tuple[Path, Path], request_for: Request, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # transformers copies such code into a folder of its own, and imports it from there.
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folder, proof = own_code
+    with pytest.raises(UsageError, match="brings its own Python code"):
+        LlmFamily().export(request_for(folder))
+    with pytest.raises(UsageError, match="brings its own Python code"):
+        LlmFamily().export(request_for(folder, remote_code="no"))
+    assert not proof.exists()
+    export = LlmFamily().export(request_for(folder, remote_code="yes"))
+    (component,) = export.components
+    assert proof.exists()
+    assert export.options["architecture"] == "own"
+    assert export.options["compared_with"] == "transformers, all layers"
+    assert "model.layers.1.mlp.up_proj.weight" in {tensor.name for tensor in component.graph.tensors}
+
+
 def test_code_beside_a_known_architecture_is_ignored(copy: Path) -> None:
     (copy / "configuration_own.py").write_text("raise ValueError('its code')\n")
     configure(copy, auto_map={"AutoConfig": "configuration_own.OwnConfig"})

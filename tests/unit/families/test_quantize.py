@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from wszoo.errors import UsageError
 from wszoo.families import quantize as module
-from wszoo.families.quantize import SCHEMES, dequantized, quantize, scheme_of
+from wszoo.families.quantize import SCHEMES, dequantized, quantize, quantize_all
 from wszoo.families.spool import Spool
 from wszoo.weights.tensor import DTYPES, tensor_from_array
 
@@ -76,7 +75,12 @@ def test_int4_wants_whole_blocks_and_others_any_matrix() -> None:
     assert not any(scheme.fits((128,)) for scheme in SCHEMES.values())
 
 
-def test_unknown_scheme_is_refused_with_those_that_exist() -> None:
-    with pytest.raises(UsageError, match="no quantization 'int3'") as caught:
-        scheme_of("int3")
-    assert caught.value.hint == "there is: int8, int4, fp8"
+@pytest.mark.parametrize("name", sorted(SCHEMES))
+def test_threads_write_the_file_that_one_after_the_other_would(tmp_path: Path, name: str) -> None:
+    weights = [tensor_from_array(f"w{rows}", matrix(rows)) for rows in (40, 1, 7, 24, 3)]
+    one, many = Spool(tmp_path / "one"), Spool(tmp_path / "many")
+    alone = [quantize(weight, SCHEMES[name], DTYPES["float16"], one) for weight in weights]
+    together = list(quantize_all(iter(weights), SCHEMES[name], DTYPES["float16"], many))
+    assert [tensor.name for tensor, _, _ in together] == [weight.name for weight in weights]
+    assert [loss for _, _, loss in together] == [loss for _, loss in alone]
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "many").read_bytes()

@@ -1,14 +1,17 @@
 """Comparing an export with transformers before it is published.
 
-The whole network where its weights have up to a gigabyte, else its first layers with embedding and output: every layer
-of a decoder is the same piece of graph, and a 13 GB checkpoint would have to be in memory twice over in fp32.
+The whole network where its weights have up to a gigabyte, else the layers that were traced, with embedding and output:
+the others are copies of their graph, and a 13 GB checkpoint would be read many times over. What is computed for the
+comparison (weights in fp32, dequantized ones) goes through a file and is mapped, so that it may leave the memory.
 bf16 has no kernels on a CPU: there the same weights are compared in a graph exported in fp32.
 """
 
 from __future__ import annotations
 
-import copy
+import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,25 +21,29 @@ from wszoo.families import torch_export
 from wszoo.families.bind import Quantized, bind
 from wszoo.families.compare import TOLERANCES, Comparison, compare_outputs
 from wszoo.families.quantize import dequantized
+from wszoo.families.spool import Spool
 from wszoo.families.torch_export import require_torch
-from wszoo.weights.tensor import DTYPES, Tensor, tensor_from_array
-from wszoo_llm import graph as graphs
-from wszoo_llm import network
+from wszoo.weights.tensor import DTYPES, Tensor
+from wszoo_llm import network, traced
+from wszoo_llm.layers import in_layer, layer_of
 from wszoo_llm.network import DTYPES as PRECISIONS
 from wszoo_llm.segments import SplitNetwork
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
+    import onnx
     import torch
     from numpy.typing import NDArray
 
     from wszoo.weights.graph import Graph
+    from wszoo.weights.tensor import DType
     from wszoo_llm.source import Source
+    from wszoo_llm.traced import Traced
 
 WHOLE = 1 << 30  # bytes of weights up to which the whole network is compared
 LARGE = 1 << 28  # bytes from which on memory matters more than time
-CUT_LAYERS = 2
+CUT_LAYERS = 2  # where every layer was traced, because they could not be told apart
 SEED = 1
 # (batch, new positions, positions before, padding): a prompt, a prompt with padding, one token, a piece after others.
 CASES = ((1, 7, 0, 0), (3, 9, 0, 4), (3, 1, 9, 4), (2, 4, 11, 3))
@@ -52,6 +59,7 @@ class Subject:
         weights: by the parameter's name, unquantized.
         quantized: those that are quantized.
         every_logit: see :func:`wszoo_llm.network.decoder`.
+        scratch: an existing folder, for numbers that would fill the memory.
     """
 
     source: Source
@@ -59,12 +67,12 @@ class Subject:
     weights: Mapping[str, Tensor]
     quantized: Mapping[str, Quantized]
     every_logit: bool
+    scratch: Path
 
     @property
-    def layers(self) -> int:
-        """How many layers are compared."""
-        whole = sum({id(tensor): tensor.nbytes for tensor in self.weights.values()}.values()) <= WHOLE
-        return self.source.layers if whole else min(CUT_LAYERS, self.source.layers)
+    def small(self) -> bool:
+        """True when the whole network is compared."""
+        return sum({id(tensor.load): tensor.nbytes for tensor in self.weights.values()}.values()) <= WHOLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,38 +91,46 @@ class Outcome:
     drift: float
 
 
-def compare(subject: Subject, graph: Graph) -> Outcome:
+def compare(subject: Subject, graph: Graph, made: Traced) -> Outcome:
     """Run the export in ONNX Runtime and the original in torch.
 
     Args:
         subject: what was exported.
         graph: of the whole network.
+        made: what it was made from.
 
     Raises:
         BuildError: they differ by more than :data:`wszoo.families.compare.TOLERANCES`.
         MissingExtraError: onnxruntime is not installed.
+        StorageError: no room.
     """
-    layers, computes = subject.layers, "fp32" if subject.precision == "bf16" else subject.precision
-    same = layers == subject.source.layers and computes == subject.precision
-    if layers != subject.source.layers:
-        subject = _cut(subject, layers)
-    if computes != subject.precision:
-        subject = _widened(subject)
-    graph = graph if same else _export(subject, computes)
-    real = {**subject.weights, **_real(subject.quantized, DTYPES[PRECISIONS[computes]])}
-    ours = _module(subject, real, computes)
-    truth = copy.deepcopy(ours).float() if computes != "fp32" else None
+    with _spool(subject.scratch) as spool:
+        own = subject.small
+        if not subject.small:
+            subject = _cut(subject, made.layers if made.unrolled else range(min(CUT_LAYERS, subject.source.layers)))
+            if made.unrolled and subject.precision != "bf16":
+                own, graph = True, _bound(subject, made.part)
+        if subject.precision == "bf16":
+            own, subject = False, _widened(subject, spool)
+        return _compared(subject, graph if own else _bound(subject, _traced(subject)), spool)
+
+
+def _compared(subject: Subject, graph: Graph, spool: Spool) -> Outcome:
+    real = {**subject.weights, **_real(subject.quantized, DTYPES[PRECISIONS[subject.precision]], spool)}
+    ours, truth = _module(subject, real, subject.precision), None
+    if subject.precision != "fp32":
+        truth = _module(subject, _wide(real, spool), "fp32")
     found = torch_export.compare(
         graph,
         ours,
         cases(graph),
-        tolerance=TOLERANCES[computes],
+        tolerance=TOLERANCES[subject.precision],
         truth=truth,
         frugal=graph.weight_bytes > LARGE,
         name="the network",
     )
-    drift = _drift(ours, _module(subject, subject.weights, computes), graph) if subject.quantized else 0.0
-    return Outcome(comparison=found, layers=layers, drift=drift)
+    drift = _drift(ours, _module(subject, subject.weights, subject.precision), graph) if subject.quantized else 0.0
+    return Outcome(comparison=found, layers=subject.source.layers, drift=drift)
 
 
 def compare_split(subject: Subject, made: Mapping[str, Graph], ranks: int) -> Comparison:
@@ -129,8 +145,14 @@ def compare_split(subject: Subject, made: Mapping[str, Graph], ranks: int) -> Co
         BuildError: they differ by more than :data:`wszoo.families.compare.TOLERANCES`.
         MissingExtraError: onnxruntime is not installed.
     """
+    with _spool(subject.scratch) as spool:
+        real = {**subject.weights, **_real(subject.quantized, DTYPES[PRECISIONS[subject.precision]], spool)}
+        wide = real if subject.precision == "fp32" else _wide(real, spool)
+        return _compared_split(subject, made, ranks, _module(subject, wide, "fp32"))
+
+
+def _compared_split(subject: Subject, made: Mapping[str, Graph], ranks: int, truth: torch.nn.Module) -> Comparison:
     split = SplitNetwork(lambda name: reference(made[name], name), subject.source.layers, ranks)
-    truth = _module(subject, subject.weights, subject.precision).float()
     found = Comparison(tolerance=TOLERANCES[subject.precision])
     names = [value.name for value in split.outputs]
     torch = require_torch()
@@ -166,46 +188,61 @@ def cases(graph: Graph | SplitNetwork) -> Iterator[dict[str, NDArray[Any]]]:
         yield feed
 
 
-def _cut(subject: Subject, layers: int) -> Subject:
-    config = copy.deepcopy(subject.source.config)
-    kinds = getattr(config, "layer_types", None)
-    config.num_hidden_layers = layers
-    if kinds:
-        config.layer_types = list(kinds)[:layers]
-    source = replace(subject.source, config=config)
-    wanted = network.bare_module(source, subject.precision).state_dict().keys()
+@contextmanager
+def _spool(scratch: Path) -> Iterator[Spool]:
+    # Windows does not remove what is still mapped; the folder around it is removed after the build.
+    with tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as folder:
+        yield Spool(Path(folder) / "compared.bin")
+
+
+def _cut(subject: Subject, chosen: Sequence[int]) -> Subject:
+    """The same with some layers only, which are numbered anew."""
+    place = {layer: at for at, layer in enumerate(chosen)}
+    names = {
+        name: name if (layer := layer_of(name)) is None else in_layer(name, place[layer])
+        for name in (*subject.weights, *subject.quantized)
+        if layer_of(name) in {None, *chosen}
+    }
     return replace(
         subject,
-        source=source,
-        weights={name: tensor for name, tensor in subject.weights.items() if name in wanted},
-        quantized={name: each for name, each in subject.quantized.items() if name in wanted},
+        source=traced.cut(subject.source, chosen),
+        weights={names[old]: replace(each, name=names[old]) for old, each in subject.weights.items() if old in names},
+        quantized={names[old]: each for old, each in subject.quantized.items() if old in names},
     )
 
 
-def _widened(subject: Subject) -> Subject:
-    return replace(
-        subject,
-        precision="fp32",
-        weights={name: _wide(tensor) for name, tensor in subject.weights.items()},
-        quantized={name: replace(each, scales=_wide(each.scales)) for name, each in subject.quantized.items()},
-    )
+def _widened(subject: Subject, spool: Spool) -> Subject:
+    quantized = {
+        name: replace(each, scales=spool.add_as(each.scales, DTYPES["float32"]))
+        for name, each in subject.quantized.items()
+    }
+    return replace(subject, precision="fp32", weights=_wide(subject.weights, spool), quantized=quantized)
 
 
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor_from_array(tensor.name, tensor.array().astype(np.float32))
+def _wide(tensors: Mapping[str, Tensor], spool: Spool) -> dict[str, Tensor]:
+    """In fp32; tied weights once."""
+    made: dict[int, Tensor] = {}
+    for tensor in tensors.values():
+        if id(tensor.load) not in made:
+            made[id(tensor.load)] = spool.add_as(tensor, DTYPES["float32"])
+    return {name: replace(made[id(tensor.load)], name=name) for name, tensor in tensors.items()}
 
 
-def _real(quantized: Mapping[str, Quantized], dtype: Any) -> dict[str, Tensor]:  # noqa: ANN401
-    return {name: tensor_from_array(name, dequantized(each).astype(dtype.numpy)) for name, each in quantized.items()}
+def _real(quantized: Mapping[str, Quantized], dtype: DType, spool: Spool) -> dict[str, Tensor]:
+    return {
+        name: spool.add(name, dtype, each.values.shape, dequantized(each).astype(dtype.numpy))
+        for name, each in quantized.items()
+    }
 
 
-def _export(subject: Subject, precision: str) -> Graph:
-    module = network.bare_module(subject.source, precision)
-    shapes = network.cache_shapes(module)
-    network.fill_shapes(module)
-    model = graphs.export(module, shapes, every_logit=subject.every_logit)
+def _traced(subject: Subject) -> onnx.ModelProto:
+    module = network.bare_module(subject.source, subject.precision)
+    return traced.trace(subject.source, subject.precision, module, every_logit=subject.every_logit).model
+
+
+def _bound(subject: Subject, part: onnx.ModelProto) -> Graph:
     plain = {name: tensor for name, tensor in subject.weights.items() if name not in subject.quantized}
-    return bind(model, plain, subject.quantized)
+    return bind(part, plain, subject.quantized)
 
 
 def _module(subject: Subject, weights: Mapping[str, Tensor], precision: str) -> torch.nn.Module:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import re
 from typing import TYPE_CHECKING
 
 from wszoo.errors import UsageError
@@ -16,12 +15,11 @@ from wszoo.families.spool import Spool
 from wszoo.store.files import check_room
 from wszoo.weights.tensor import DTYPES
 from wszoo_llm import presets, recipe, source, weights
+from wszoo_llm.layers import layer_of
 from wszoo_llm.network import DTYPES as PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-
-    import onnx
 
     from wszoo.families.bind import Quantized
     from wszoo.families.protocol import ExportRequest, PulledModel, SourceRequest
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
     from wszoo.weights.graph import Graph
     from wszoo.weights.tensor import Tensor
     from wszoo_llm.compare import Subject
+    from wszoo_llm.traced import Traced
 
 OPTIONS = {
     "compute": "fp16, bf16 or fp32: what a quantized network computes in; else the checkpoint's own, or fp16",
@@ -41,7 +40,6 @@ OPTIONS = {
 }
 LIBRARIES = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
 MAX_RANKS = 64
-_LAYER = re.compile(r"(?:^|\.)(\d+)\.")
 
 
 class LlmFamily:
@@ -123,12 +121,11 @@ class _Job:
             self.record["tensor_parallel"] = f"{self.ranks} ranks; not run on GPUs"
 
     def components(self) -> Iterator[ExportedComponent]:
-        from wszoo_llm import graph, network
+        from wszoo_llm import network, traced
 
         request, progress = self.request, self.request.progress
         module = network.bare_module(self.source, self.compute)
         with progress.stage("look at the network"):
-            shapes = network.cache_shapes(module)
             placed = weights.place(self.tensors, module)
         spool = Spool(request.scratch / "weights.bin")
         plain = weights.convert(placed, module, spool, progress)
@@ -136,27 +133,28 @@ class _Job:
             yield from self._segments(plain, spool)
             return
         with progress.stage("export"):
-            network.fill_shapes(module)
-            model = graph.export(module, shapes, every_logit=self.every_logit)
+            made = traced.trace(self.source, self.compute, module, every_logit=self.every_logit)
+        self.record["traced_layers"] = ", ".join(map(str, made.layers))
         del module
         gc.collect()  # modules have reference cycles, and the builder will need their memory
-        network_graph = self._bound(model, plain, spool)
+        network_graph = self._bound(made, plain, spool)
         found, _ = self._profiles(network_graph)
         yield ExportedComponent(name=recipe.COMPONENT, graph=network_graph, profiles=found)
 
     def _segments(self, plain: Mapping[str, Tensor], spool: Spool) -> Iterator[ExportedComponent]:
         from wszoo_llm.compare import compare_split
-        from wszoo_llm.parallel import segments
+        from wszoo_llm.parallel import is_cut, segments
 
         made: dict[str, Graph] = {}
+        quantized = self._quantize([name for name in plain if is_cut(name)], plain, spool) if self.scheme else {}
         with self.request.progress.stage("export", unit="segments") as advance:
-            for name, graph in segments(self.source, self.compute, plain, self.ranks, spool):
+            for name, graph in segments(self.source, self.compute, plain, quantized, ranks=self.ranks, spool=spool):
                 check_graph(graph, f"the export of {name}", full=True)
                 made[name] = graph
                 advance(1)
         if self.compared:
             with self.request.progress.stage("compare with transformers"):
-                found = compare_split(self._subject(plain, {}), made, self.ranks)
+                found = compare_split(self._subject(plain, quantized), made, self.ranks)
             self.record["compared_with"] = "transformers, all layers, summed over the ranks"
             self.record["error"] = f"{found.max_relative_error:.2g} of max|output|"
         for name, graph in made.items():
@@ -171,37 +169,39 @@ class _Job:
             weights=plain,
             quantized=quantized,
             every_logit=self.every_logit,
+            scratch=self.request.scratch,
         )
 
-    def _bound(self, model: onnx.ModelProto, plain: Mapping[str, Tensor], spool: Spool) -> Graph:
-        from wszoo.families.bind import bind
+    def _bound(self, made: Traced, plain: Mapping[str, Tensor], spool: Spool) -> Graph:
+        from wszoo.families.bind import bind, linear_weights
 
-        quantized = self._quantize(model, plain, spool) if self.scheme else {}
+        model = made.model
+        linear = linear_weights(model, set(plain))
+        quantized = self._quantize([name for name in plain if name in linear], plain, spool) if self.scheme else {}
         used = {value.name for value in model.graph.input}
         rest = {name: tensor for name, tensor in plain.items() if name in used and name not in quantized}
         graph = bind(model, rest, quantized)
         check_graph(graph, "the export", full=True)
         if self.compared:
-            self._compare(graph, plain, quantized)
+            self._compare(graph, self._subject(plain, quantized), made)
         return graph
 
-    def _quantize(self, model: onnx.ModelProto, plain: Mapping[str, Tensor], spool: Spool) -> dict[str, Quantized]:
-        from wszoo.families.bind import linear_weights
-        from wszoo.families.quantize import quantize
+    def _quantize(self, names: Sequence[str], plain: Mapping[str, Tensor], spool: Spool) -> dict[str, Quantized]:
+        from wszoo.families.quantize import quantize_all
 
         scheme = self.scheme
         assert scheme is not None
-        names = sorted(linear_weights(model, set(plain)), key=list(plain).index)
         # The output layer stays as it is, as in NVIDIA's and ONNX Runtime's recipes: it decides between words.
         chosen = [name for name in names if _layer(name) and scheme.fits(plain[name].shape)]
         found: dict[str, Quantized] = {}
         losses: dict[str, Loss] = {}
         total = sum(plain[name].nbytes for name in chosen)
         with self.request.progress.stage(f"quantize to {scheme.name}", total) as advance:
-            for name in chosen:
-                found[name], loss = quantize(plain[name], scheme, DTYPES[PRECISIONS[self.compute]], spool)
-                losses[_layer(name)] = losses.get(_layer(name), Loss()) + loss
-                advance(plain[name].nbytes)
+            wanted = (plain[name] for name in chosen)
+            for tensor, made, loss in quantize_all(wanted, scheme, DTYPES[PRECISIONS[self.compute]], spool):
+                found[tensor.name] = made
+                losses[_layer(tensor.name)] = losses.get(_layer(tensor.name), Loss()) + loss
+                advance(tensor.nbytes)
         if not found:
             raise UsageError(
                 f"no weight of this model can be quantized to {scheme.name}",
@@ -212,17 +212,16 @@ class _Job:
             self.record[f"error.{layer}"] = f"{loss.relative:.2g} of the weights' size, greatest {loss.greatest:.2g}"
         return found
 
-    def _compare(self, graph: Graph, plain: Mapping[str, Tensor], quantized: Mapping[str, Quantized]) -> None:
+    def _compare(self, graph: Graph, subject: Subject, made: Traced) -> None:
         from wszoo_llm.compare import compare
 
-        subject = self._subject(plain, quantized)
         with self.request.progress.stage("compare with transformers"):
-            found = compare(subject, graph)
+            found = compare(subject, graph, made)
         # Export.options is read when all components are there.
-        depth = "all layers" if found.layers == self.source.layers else f"the first {found.layers} layers"
+        depth = "all layers" if found.layers == self.source.layers else f"{found.layers} of its layers"
         self.record["compared_with"] = f"transformers, {depth}"
         self.record["error"] = f"{found.comparison.max_relative_error:.2g} of max|output|"
-        if quantized:
+        if subject.quantized:
             self.record["error.logits"] = f"{found.drift:.2g} of the logits' spread, by quantizing"
 
     def _compute(self) -> str:
@@ -238,11 +237,12 @@ class _Job:
         if int(text) > 1:
             from wszoo_llm.parallel import check
 
-            if self.scheme is not None or self.every_logit or self.compute == "bf16":
+            if self.every_logit or self.compute == "bf16":
                 raise UsageError(
-                    "--option tensor-parallel= goes with --precision fp32 or fp16, and with the last logits only"
+                    "--option tensor-parallel= is for networks that compute in fp32 or fp16, with the last logits only",
+                    hint="for a bf16 checkpoint: --precision fp16, or --option compute=fp16 with quantized weights",
                 )
-            check(self.source, int(text))
+            check(self.source, int(text), self.scheme.block if self.scheme else 0)
         return int(text)
 
     def _check_profiles(self) -> None:
@@ -259,8 +259,8 @@ class _Job:
 
 def _layer(name: str) -> str:
     """``layer.12`` of a weight; empty for one outside of the layers."""
-    match = _LAYER.search(name)
-    return f"layer.{match[1]}" if match else ""
+    layer = layer_of(name)
+    return "" if layer is None else f"layer.{layer}"
 
 
 def _check_precision(precision: str, compute: str) -> None:

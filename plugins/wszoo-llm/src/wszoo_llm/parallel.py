@@ -3,7 +3,8 @@
 ONNX has no operator that adds up over GPUs, so graphs end where sums are needed and the caller adds: attention and the
 feed-forward part of each layer give partial sums of each rank. The cut is Megatron's (arXiv 1909.08053): queries, keys,
 values, gate and up by outputs, which are rows of the checkpoint and stay where they lie; the projections after them by
-inputs. Norms, embedding and output layer are whole, and shared by the ranks in the store. See ADR 15.
+inputs. Matrices are quantized whole and cut with their scales, int4 between blocks, so that the ranks hold the whole
+network's numbers. Norms, embedding and output layer are whole, and shared by the ranks in the store. See ADR 15.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import copy
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from wszoo.errors import BuildError
 from wszoo.families.bind import bind
@@ -28,20 +31,26 @@ if TYPE_CHECKING:
     import onnx
     import torch
 
+    from wszoo.families.bind import Quantized
     from wszoo.families.spool import Spool
     from wszoo.weights.graph import Graph
     from wszoo.weights.tensor import Tensor
     from wszoo_llm.source import Source
 
 # Layers of these are: x += attention(norm(x)); x += feed_forward(norm(x)), with projections of these names.
-KINDS = ("llama", "mistral", "qwen2", "qwen3")
+KINDS = ("llama", "mistral", "gemma", "qwen2", "qwen3")
 _BY_OUTPUTS = re.compile(r".*\.(?:q|k|v|gate|up)_proj\.(?:weight|bias)")
 _BY_INPUTS = re.compile(r".*\.(?:o|down)_proj\.weight")
 _FIRST = "model.layers.0."
 
 
-def check(source: Source, ranks: int) -> None:
+def check(source: Source, ranks: int, block: int = 0) -> None:
     """Refuse what cannot be cut.
+
+    Args:
+        source: of the model.
+        ranks: how many GPUs.
+        block: inputs that share a scale, where weights are quantized in blocks.
 
     Raises:
         BuildError: an architecture with other layers, or sizes that the ranks do not divide.
@@ -57,14 +66,33 @@ def check(source: Source, ranks: int) -> None:
     for name, size in sizes.items():
         if size % ranks:
             raise BuildError(f"{ranks} ranks do not divide {name}, which is {size}")
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    inputs = {"attention": config.num_attention_heads * width, "the feed-forward part": config.intermediate_size}
+    for name, size in inputs.items():
+        if block and size // ranks % block and not size % block:
+            raise BuildError(
+                f"{ranks} ranks would cut {name}'s {size} inputs through blocks of {block}, which share a scale",
+                hint="take int8, or fewer ranks",
+            )
     if getattr(config, "attention_bias", False) and source.model_type != "qwen2":
         raise BuildError("the projection after attention has a bias, which every rank would add")
     if len(set(getattr(config, "layer_types", None) or ())) > 1:
         raise BuildError("the layers are not all of one kind")
 
 
+def is_cut(name: str) -> bool:
+    """True for the matrices of the layers, of which every rank has a piece; they are the ones that are quantized."""
+    return name.endswith(".weight") and bool(_BY_OUTPUTS.fullmatch(name) or _BY_INPUTS.fullmatch(name))
+
+
 def segments(
-    source: Source, precision: str, weights: Mapping[str, Tensor], ranks: int, spool: Spool
+    source: Source,
+    precision: str,
+    weights: Mapping[str, Tensor],
+    quantized: Mapping[str, Quantized],
+    *,
+    ranks: int,
+    spool: Spool,
 ) -> Iterator[tuple[str, Graph]]:
     """Each segment's name and graph, in the order in which they run.
 
@@ -72,6 +100,7 @@ def segments(
         source: of the model; see :func:`check`.
         precision: what it computes in.
         weights: of the whole network, by the parameter's name.
+        quantized: those that are quantized.
         ranks: how many GPUs.
         spool: where pieces are written that are no rows.
 
@@ -88,8 +117,10 @@ def segments(
             here = _of_layer(model, layer)
             for rank in range(ranks):
                 names = {value.name for value in here.graph.input}
-                mine = {name: _piece(tensor, rank, ranks, spool) for name, tensor in weights.items() if name in names}
-                yield name_of(layer, part, rank, ranks), _bound(copy.deepcopy(here), mine)
+                plain = {name: weights[name] for name in weights if name in names and name not in quantized}
+                mine = {name: _piece(tensor, rank, ranks, spool) for name, tensor in plain.items()}
+                small = {n: _small_piece(n, quantized[n], rank, ranks, spool) for n in quantized if n in names}
+                yield name_of(layer, part, rank, ranks), bind(copy.deepcopy(here), mine, small)
     yield HEAD, _bound(_head(module), weights)
 
 
@@ -117,6 +148,20 @@ def _piece(tensor: Tensor, rank: int, ranks: int, spool: Spool) -> Tensor:
         piece = tensor.array()[:, rank * step : (rank + 1) * step]
         return spool.add(tensor.name, tensor.dtype, (tensor.shape[0], step), piece)
     return tensor
+
+
+def _small_piece(name: str, whole: Quantized, rank: int, ranks: int, spool: Spool) -> Quantized:
+    values, scales = whole.values, whole.scales
+    outputs, inputs = values.shape
+    if _BY_OUTPUTS.fullmatch(name):
+        start, stop = (outputs // ranks * edge for edge in (rank, rank + 1))
+        return replace(whole, values=rows(values, start, stop), scales=rows(scales, start, stop))
+    pieces = np.split(values.load().reshape(outputs, -1), ranks, axis=1)  # bytes, of which int4 has two elements each
+    made = spool.add(values.name, values.dtype, (outputs, inputs // ranks), pieces[rank])
+    if not whole.block:
+        return replace(whole, values=made)
+    factors = np.split(scales.array(), ranks, axis=1)[rank]
+    return replace(whole, values=made, scales=spool.add(scales.name, scales.dtype, factors.shape, factors))
 
 
 def _of_layer(model: onnx.ModelProto, layer: int) -> onnx.ModelProto:

@@ -134,9 +134,7 @@ def convert(tensors: Mapping[str, Tensor], module: Any, spool: Spool, progress: 
 def _converted(tensor: Tensor, name: str, dtype: Any, spool: Spool) -> Tensor:  # noqa: ANN401
     if tensor.dtype == dtype:
         return Tensor(name, dtype, tensor.shape, tensor.load)
-    array = tensor.array()
-    with np.errstate(over="ignore"):  # reported by name
-        return spool.add(name, dtype, tensor.shape, array.astype(np.float32, copy=False).astype(dtype.numpy))
+    return spool.add_as(replace(tensor, name=name), dtype)
 
 
 def _finite(tensor: Tensor) -> bool:
