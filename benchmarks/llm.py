@@ -2,21 +2,25 @@
 
     python benchmarks/llm.py [--work build/bench-llm] [--models phi-2:fp16,gemma-2b:int4] [--profile c2048-one]
 
-One model after the other, each step in a process of its own: the weights are drawn and written as shards, tensor by
-tensor; `wszoo build` exports, quantizes, compares the first layers with transformers, and builds; `wszoo pull` fetches
-it into an empty store and assembles the plan for one GPU. No GPU and no network are needed, nor this repository: the
-installed packages will do. Sizes do not depend on the weights' values.
+One model after the other, each step in a process of its own: the weights are drawn and written as shards; `wszoo build`
+exports, quantizes, compares some layers with transformers, and builds; `wszoo pull` fetches it into an empty store and
+assembles the plan for one GPU; then putting the plan together is timed against `cp`, in turns. No GPU and no network
+are needed, nor this repository: the installed packages will do. Sizes do not depend on the weights' values.
 
 TensorRT-RTX's builder takes about 3.3 times the plan in memory: a model that would not fit is left out and named.
-What has been measured stays under --work, and a later run prints it again. Memory is the peak of anonymous pages:
-mapped files, which the system may drop, do not count.
+Rows are printed to stderr as soon as they are known, and the tables in the end. A model that fails does not stop the
+next. What has been measured stays under --work, and a later run prints it again. Files go as soon as nothing needs
+them: the peak is about four times the plan, and the checkpoint where a later precision shares it and there is room.
+
+Memory is the peak of anonymous pages: mapped files, which the system may drop, do not count. The export's rate is the
+checkpoint's bytes over the seconds from looking at the network to quantized weights: checking every number, tracing,
+converting, quantizing and writing. Comparing with transformers and packing into the store are not in it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -25,107 +29,21 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llm_model import CONFIGS, INDEX, write_checkpoint
 from measure import Memory, Stages, against_cp, table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Mapping, Sequence
 
 TARGETS = "rtx-sm89,rtx-sm86"
 PULLED = "sm89"
 BUILDER_FACTOR = 3.3  # memory of TensorRT-RTX's builder over the plan
-SHARD = 2 << 30
-INDEX = "model.safetensors.index.json"
-SEED = 3
-
-# Published configurations, as transformers' classes take them.
-LLAMA2: dict[str, Any] = {
-    "vocab_size": 32000,
-    "hidden_size": 4096,
-    "intermediate_size": 11008,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 32,
-    "max_position_embeddings": 4096,
-}
-CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
-    "llama-6x1024": (
-        "LlamaConfig",
-        {
-            **LLAMA2,
-            "hidden_size": 1024,
-            "intermediate_size": 2816,
-            "num_hidden_layers": 6,
-            "num_attention_heads": 16,
-            "num_key_value_heads": 16,
-        },
-    ),
-    "phi-2": (
-        "PhiConfig",
-        {
-            "vocab_size": 51200,
-            "hidden_size": 2560,
-            "intermediate_size": 10240,
-            "num_hidden_layers": 32,
-            "num_attention_heads": 32,
-            "max_position_embeddings": 2048,
-            "partial_rotary_factor": 0.4,
-        },
-    ),
-    "gemma-2b": (
-        "GemmaConfig",
-        {
-            "vocab_size": 256000,
-            "hidden_size": 2048,
-            "intermediate_size": 16384,
-            "num_hidden_layers": 18,
-            "num_attention_heads": 8,
-            "num_key_value_heads": 1,
-            "head_dim": 256,
-            "max_position_embeddings": 8192,
-        },
-    ),
-    "gemma-7b": (
-        "GemmaConfig",
-        {
-            "vocab_size": 256000,
-            "hidden_size": 3072,
-            "intermediate_size": 24576,
-            "num_hidden_layers": 28,
-            "num_attention_heads": 16,
-            "num_key_value_heads": 16,
-            "head_dim": 256,
-            "max_position_embeddings": 8192,
-        },
-    ),
-    "llama2-7b": ("LlamaConfig", LLAMA2),
-    "mistral-7b": (
-        "MistralConfig",
-        {
-            **LLAMA2,
-            "intermediate_size": 14336,
-            "num_key_value_heads": 8,
-            "sliding_window": 4096,
-            "max_position_embeddings": 32768,
-        },
-    ),
-    "chatglm3-6b": (
-        "GlmConfig",
-        {
-            "vocab_size": 65024,
-            "hidden_size": 4096,
-            "intermediate_size": 13696,
-            "num_hidden_layers": 28,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 2,
-            "head_dim": 128,
-            "attention_bias": True,
-            "max_position_embeddings": 8192,
-        },
-    ),
-}
+ROOM = 4.2  # times the plan on the disk after building: the client's packs, the plan, raw weights, the plan again
 MODELS = "gemma-2b:int4,gemma-2b:int8,gemma-2b:fp16,phi-2:int4,phi-2:fp16,llama2-7b:int4"
 # Of the published full and stripped sizes (MB, classic TensorRT plans with compiled kernels, not compressed) those that
-# could be had. TensorRT-RTX compiles its kernels on the client.
+# could be had. TensorRT-RTX compiles its kernels on the client. TensorRT-LLM's own page (its repository,
+# examples/sample_weight_stripping/README.md) has others of the same networks: llama-7b int4 (AWQ) 3.7 GB -> 5.3 MB,
+# llama-7b int8 6.54 GB -> 28.69 MB, llama2-70b fp8 on two GPUs 64.78 GB -> 60.61 MB.
 PUBLISHED = {
     "llama2-7b:fp16": (12856, 4.04),
     "llama2-7b:int8": (6684, 41.54),
@@ -146,60 +64,9 @@ MORE = (
 
 
 def make(work: Path, model: str, _profile: str) -> dict[str, Any]:
-    """The model's folder in fp16, written tensor by tensor."""
-    import torch
-    import transformers
-
-    name, numbers = CONFIGS[model.partition(":")[0]]
-    config = getattr(transformers, name)(**numbers)
-    with torch.device("meta"):
-        module = transformers.AutoModelForCausalLM.from_config(config)
-    config.architectures = [type(module).__name__]
-    source = source_of(work, model)
-    shutil.rmtree(source, ignore_errors=True)  # a run that was cut off has left no index
-    source.mkdir()
-    config.save_pretrained(source)
-    parameters = dict(module.named_parameters())  # tied ones once
-    shards, index = list(_shards(parameters)), {}
-    for number, names in enumerate(shards, start=1):
-        file = f"model-{number:05}-of-{len(shards):05}.safetensors"
-        _write(source / file, {key: tuple(parameters[key].shape) for key in names}, SEED + number)
-        index |= dict.fromkeys(names, file)
-    (source / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": index}))
-    return {"parameters": sum(math.prod(each.shape) for each in parameters.values())}
-
-
-def _shards(parameters: dict[str, Any]) -> Iterator[list[str]]:
-    names, size = [], 0
-    for name, value in parameters.items():
-        names.append(name)
-        size += 2 * math.prod(value.shape)
-        if size > SHARD:
-            yield names
-            names, size = [], 0
-    if names:
-        yield names
-
-
-def _write(path: Path, shapes: dict[str, tuple[int, ...]], seed: int) -> None:
-    """One safetensors file: weights as noise that keeps signals alive, norms near one."""
-    import numpy as np
-
-    header, end = {}, 0
-    for name, shape in shapes.items():
-        start, end = end, end + 2 * math.prod(shape)
-        header[name] = {"dtype": "F16", "shape": shape, "data_offsets": [start, end]}
-    encoded = json.dumps(header).encode()
-    generator = np.random.default_rng(seed)
-    with path.open("wb") as file:
-        file.write(len(encoded).to_bytes(8, "little") + encoded)
-        for name, shape in shapes.items():
-            values = generator.standard_normal(math.prod(shape), np.float32)
-            if len(shape) == 1:
-                values = values * 0.05 + (1.0 if "norm" in name and "weight" in name else 0.0)
-            else:
-                values *= 0.02 if "embed" in name else shape[-1] ** -0.5
-            file.write(values.astype(np.float16).data)
+    """The model's folder in fp16, written shard by shard."""
+    parameters = write_checkpoint(source_of(work, model), *CONFIGS[model.partition(":")[0]])
+    return {"parameters": parameters}
 
 
 def build(work: Path, model: str, profile: str) -> dict[str, Any]:
@@ -243,7 +110,7 @@ def apply(work: Path, _model: str, _profile: str) -> dict[str, Any]:
 
     zoo = wszoo.Zoo(work / "client")
     part = zoo.pull("llm:1", gpu=PULLED)["model"]
-    return against_cp(zoo.store, part, work)
+    return against_cp(zoo.store, part, work, keep_store=False)
 
 
 def source_of(work: Path, model: str) -> Path:
@@ -257,7 +124,9 @@ STEPS = {"make": make, "build": build, "pull": pull, "apply": apply}
 # ---- the table ----------------------------------------------------------------------------------------------------
 
 
-def measure(model: str, work: Path, profile: str) -> dict[str, Any]:
+def measure(model: str, options: argparse.Namespace, *, shared: bool) -> dict[str, Any]:
+    """All steps of a model; ``shared`` when a later one takes the same checkpoint."""
+    work = options.work.resolve()
     result = work / f"{model.replace(':', '-')}.json"
     if result.exists():
         return json.loads(result.read_text())
@@ -265,25 +134,51 @@ def measure(model: str, work: Path, profile: str) -> dict[str, Any]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     found: dict[str, Any] = {}
-    steps = [step for step in STEPS if step != "make" or not (source_of(folder, model) / INDEX).is_file()]
-    for step in steps:
-        command = [sys.executable, __file__, "--step", step, str(folder), model, profile]
-        done = subprocess.run(
-            command, check=False, stdout=subprocess.PIPE, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}
-        )
-        if done.returncode:
-            print(f"{model}: the step '{step}' failed with {done.returncode}", file=sys.stderr)
+    for step in STEPS:
+        if step == "make" and (source_of(folder, model) / INDEX).is_file():
+            continue
+        begun = time.perf_counter()
+        answer = run(step, folder, model, options.profile)
+        say(f"{model}: {step} took {time.perf_counter() - begun:.0f} s")
+        if answer is None:
             found["failed"] = step
             break
-        found[step] = json.loads(done.stdout.splitlines()[-1])
-    result.write_text(json.dumps(found))
+        found[step] = answer
+        if step == "build":
+            announce(model, found)
+            if not shared or shutil.disk_usage(work).free < ROOM * found["build"]["plans"][0]["engine"]:
+                shutil.rmtree(source_of(folder, model), ignore_errors=True)
+        if step == "pull":
+            shutil.rmtree(folder / "zoo")
+    if "failed" not in found:
+        result.write_text(json.dumps(found))
     shutil.rmtree(folder)
+    announce(model, found)
     return found
+
+
+def run(step: str, folder: Path, model: str, profile: str) -> dict[str, Any] | None:
+    command = [sys.executable, __file__, "--step", step, str(folder), model, profile]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True, env=environment)
+    if done.returncode:
+        say(f"{model}: the step '{step}' failed with {done.returncode}")
+        return None
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def announce(model: str, found: Mapping[str, Any]) -> None:
+    if "build" in found:
+        say(table(HEADER, [row(model, found)]) + "\n\n" + table(MORE, [more(model, found)]))
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def row(model: str, found: dict[str, Any]) -> str:
     plans = {plan["target"]: plan for plan in found["build"]["plans"]}
-    first, second = (plans[name] for name in TARGETS.split(","))
+    first, *others = (plans[name] for name in TARGETS.split(","))
     percent = 100 * first["shipped"] / first["engine"]
     seconds = {label: each["seconds"] for label, each in found["build"]["stages"].items()}
     encode = next((value for label, value in seconds.items() if label.startswith("splice")), float("nan"))
@@ -296,7 +191,7 @@ def row(model: str, found: dict[str, Any]) -> str:
         f"{first['shipped'] / 1e3:.1f}",
         f"{percent:.4f}",
         f"{REACH[model.partition(':')[2]]}",
-        f"{(second['shipped'] - second['shared']) / 1e3:.1f}",
+        ", ".join(f"{(plan['shipped'] - plan['shared']) / 1e3:.1f}" for plan in others),
         f"{encode:.1f}",
         f"{applied['seconds']:.1f}",
         f"{applied['cp']:.1f}",
@@ -359,22 +254,23 @@ def main() -> None:
         print(json.dumps(STEPS[step](Path(folder), model, profile)))
         return
     options.work.mkdir(parents=True, exist_ok=True)
-    measured, left = {}, []
     wanted = options.models.split(",")
+    measured = {}
     for number, model in enumerate(wanted):
-        needed = estimate(model)
-        if needed > memory_bytes() and not options.anyway:
-            left.append(f"{model} (about {needed / 2**30:.0f} GiB to build)")
-            continue
-        measured[model] = measure(model, options.work.resolve(), options.profile)
-        name = model.partition(":")[0]
-        if not any(later.startswith(f"{name}:") for later in wanted[number + 1 :]):
-            shutil.rmtree(options.work / f"{name}-source", ignore_errors=True)
+        if estimate(model) <= memory_bytes() or options.anyway:
+            name = model.partition(":")[0]
+            later = any(other.startswith(f"{name}:") for other in wanted[number + 1 :])
+            measured[model] = measure(model, options, shared=later)
+    print_tables(wanted, measured)
+
+
+def print_tables(wanted: Sequence[str], measured: Mapping[str, dict[str, Any]]) -> None:
     done = {model: found for model, found in measured.items() if "build" in found}
-    left += [f"{model} (failed: {found['failed']})" for model, found in measured.items() if "failed" in found]
     print(table(HEADER, [row(model, found) for model, found in done.items()]))
     print()
     print(table(MORE, [more(model, found) for model, found in done.items()]))
+    left = [f"{model} (failed: {found['failed']})" for model, found in measured.items() if "failed" in found]
+    left += [f"{m} (about {estimate(m) / 2**30:.0f} GiB to build)" for m in wanted if m not in measured]
     if left:
         print(f"\nLeft out, of {memory_bytes() / 2**30:.0f} GiB here: {', '.join(left)}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -82,8 +83,14 @@ def status(key: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(key))
 
 
-def against_cp(store: Store, part: PulledComponent, work: Path) -> dict[str, Any]:
-    """Putting a plan together from raw weights, and `cp` of the same file on the same disk; best of three each.
+def against_cp(store: Store, part: PulledComponent, work: Path, *, keep_store: bool = True) -> dict[str, Any]:
+    """Putting a plan together from raw weights, and `cp` of the same file on the same disk: in turns, best of three.
+
+    Args:
+        store: where the plan was pulled to.
+        part: its component.
+        work: a folder on the disk to measure.
+        keep_store: False removes the store's blobs when they have been read, where the disk is small.
 
     Returns:
         ``seconds`` and ``cp``; ``residual`` and ``body``, bytes of the plan without its weights before compression.
@@ -93,23 +100,26 @@ def against_cp(store: Store, part: PulledComponent, work: Path) -> dict[str, Any
 
     engine, config, out = part.assemble(), part.plan.config, work / "out.plan"
     assert engine is not None
-    copied = best(lambda: subprocess.run(["cp", engine, out], check=True), out)
-    tensors = raw_tensors(part._assembled.graph.tensors, work / "weights.raw")  # noqa: SLF001 - packs are compressed
     body = read_body(store, part.plan.manifest, config)
+    tensors = raw_tensors(part._assembled.graph.tensors, work / "weights.raw")  # noqa: SLF001 - packs are compressed
     program = splice.Program.from_bytes(body, tensors, plan_size=config.engine_bytes)
-    applied = best(lambda: splice.apply(program, tensors, out), out)
-    return {"seconds": applied, "cp": copied, "residual": len(program.literals), "body": len(body)}
-
-
-def best(function: Callable[[], object], out: Path) -> float:
-    seconds = []
+    if not keep_store:
+        shutil.rmtree(store.layout.root / "blobs")
+    seconds: dict[str, list[float]] = {"cp": [], "seconds": []}
     for _ in range(ROUNDS):
-        out.unlink(missing_ok=True)
-        start = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - start)
+        seconds["cp"].append(timed(lambda: subprocess.run(["cp", engine, out], check=True), out))
+        seconds["seconds"].append(timed(lambda: splice.apply(program, tensors, out), out))
+    best = {key: min(values) for key, values in seconds.items()}
+    return {**best, "residual": len(program.literals), "body": len(body)}
+
+
+def timed(function: Callable[[], object], out: Path) -> float:
+    out.unlink(missing_ok=True)
+    start = time.perf_counter()
+    function()
+    seconds = time.perf_counter() - start
     out.unlink()
-    return min(seconds)
+    return seconds
 
 
 def raw_tensors(tensors: Sequence[Tensor], path: Path) -> list[Tensor]:
