@@ -48,7 +48,7 @@ _WHY_TIER = {
     Tier.EXACT_SKU: "it was built for exactly this GPU",
     Tier.COMPUTE_CAPABILITY: "TensorRT built it for this compute capability",
     Tier.SAME_COMPUTE_CAPABILITY: "TensorRT built it for every GPU of this compute capability",
-    Tier.AMPERE_PLUS: "it was built with the very version that is installed",
+    Tier.AMPERE_PLUS: "it is not version-compatible, which costs speed",
     Tier.VERSION_COMPATIBLE: "TensorRT compiled its kernels when it was built",
     Tier.RTX: "it is compiled for this GPU",
     Tier.PORTABLE_CUDA: "it runs on the GPU",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -60,6 +61,7 @@ def facts(versions, capabilities, skus):
         arch=st.sampled_from(["", "x86_64"]),
         hardware_compatibility=st.sampled_from(HardwareCompatibility),
         version_compatible=st.booleans(),
+        lean_excluded=st.sampled_from([True, msgspec.UNSET]),
     )
     return st.builds(
         PlanFacts,
@@ -100,15 +102,8 @@ def numbers(version):
     return [int(part) for part in version.split(".")]
 
 
-def classic_version_runs(target, installed):
-    if target.version in {"", installed}:
-        return True
-    if not target.version_compatible:
-        return False
-    built, have = numbers(target.version), numbers(installed)
-    if built[0] < 8:
-        return False
-    return (built[0] == have[0] and built <= have) or (built[0] == 10 and have[0] == 11)
+def loads_no_code(target):
+    return target.backend != "tensorrt" or not target.version_compatible or target.lean_excluded is True
 
 
 def product(name):
@@ -134,8 +129,6 @@ def version_runs(target, runtimes):
     versions = [runtime.version for runtime in runtimes if runtime.backend == target.backend]
     if target.backend == "tensorrt" and target.version_compatible:
         versions += [runtime.version for runtime in runtimes if runtime.backend == "tensorrt_lean"]
-    if target.backend == "tensorrt":
-        return any(classic_version_runs(target, version) for version in versions)
     if target.backend == "onnxruntime":
         return any(not target.version or numbers(target.version) <= numbers(version) for version in versions)
     return any(target.version in {"", version} for version in versions)
@@ -155,7 +148,8 @@ def hardware_runs(target, gpu):
 def may_run(plan, machine, gpu, runtimes):
     """NVIDIA's and ONNX Runtime's rules, for this machine."""
     hardware = plan.kind is Kind.PORTABLE or hardware_runs(plan.target, gpu)
-    return hardware and platform_runs(plan.target, machine) and version_runs(plan.target, runtimes)
+    fits = hardware and platform_runs(plan.target, machine) and version_runs(plan.target, runtimes)
+    return fits and loads_no_code(plan.target)
 
 
 @given(plans=PLANS, runtimes=RUNTIMES, case=st.tuples(MACHINES, REQUESTS, OPTIONS), data=st.data())

@@ -61,8 +61,8 @@ EXACT = trt("8.9", name="exact", sku="GeForce RTX 4090")
 SAME_CAPABILITY = trt("8.9", name="same capability")
 SAME_LEVEL = trt("8.9", name="level", hardware_compatibility=HardwareCompatibility.SAME_COMPUTE_CAPABILITY)
 AMPERE_PLUS = trt("8.6", name="ampere+", hardware_compatibility=HardwareCompatibility.AMPERE_PLUS)
-FORWARD = trt("8.9", name="forward", version="10.13.0.35", version_compatible=True)
-LADDER = [EXACT, SAME_CAPABILITY, SAME_LEVEL, AMPERE_PLUS, FORWARD, rtx("8.9"), portable()]
+LEANLY = trt("8.9", name="leanly", version_compatible=True, lean_excluded=True)
+LADDER = [EXACT, SAME_CAPABILITY, SAME_LEVEL, AMPERE_PLUS, LEANLY, rtx("8.9"), portable()]
 
 
 @pytest.mark.parametrize("step", range(len(LADDER)))
@@ -80,7 +80,7 @@ def test_the_order_of_preference(step):
         (SAME_CAPABILITY, "built for this GPU's compute capability, 8.9"),
         (SAME_LEVEL, "built for this GPU's compute capability, 8.9"),
         (AMPERE_PLUS, "built for compute capability 8.0 and later"),
-        (FORWARD, "version-compatible: built with 10.13.0.35, runs on tensorrt 11.4.1.20"),
+        (LEANLY, "version-compatible: runs on tensorrt 11.4.1.20"),
         (rtx("8.6", "8.9"), "built for this GPU's compute capability, 8.9"),
         (portable(), "portable, onnxruntime 1.32.0 on CUDA"),
     ],
@@ -117,14 +117,12 @@ def test_why_a_plan_was_refused(candidate, reason):
         (EXACT, rtx("8.9"), "it was built for exactly this GPU"),
         (rtx("8.9"), portable(), "it is compiled for this GPU"),
         (trt("8.9", version="", size=1), trt("8.9", version="", size=2), "it is smaller"),
+        (SAME_LEVEL, LEANLY, "TensorRT built it for every GPU of this compute capability"),
+        (AMPERE_PLUS, LEANLY, "it is not version-compatible, which costs speed"),
+        (portable(version="1.32.0", size=9), portable(version="1.22.0"), "it was built with a newer version"),
         (
-            trt("8.9", version="10.13.0.35", version_compatible=True, size=9),
-            trt("8.9", version="10.9.0.34", version_compatible=True),
-            "it was built with a newer version",
-        ),
-        (
-            trt("8.9", version="10.9.0.34", version_compatible=True, sku="GeForce RTX 4090"),
-            trt("8.9", version="10.13.0.35", version_compatible=True),
+            trt("8.9", version_compatible=True, lean_excluded=True, sku="GeForce RTX 4090", size=9999),
+            LEANLY,
             "it was built for this GPU more closely",
         ),
     ],
@@ -143,8 +141,8 @@ def test_equal_plans_are_told_apart_by_digest():
 
 
 def test_the_runtime_to_load_with_is_part_of_the_choice():
-    assert resolve([FORWARD], DESKTOP, [LEAN], AUTO).choices["unet"].runtime == LEAN
-    assert resolve([FORWARD], DESKTOP, [LEAN, TRT], AUTO).choices["unet"].runtime == TRT
+    assert resolve([LEANLY], DESKTOP, [LEAN], AUTO).choices["unet"].runtime == LEAN
+    assert resolve([LEANLY], DESKTOP, [LEAN, TRT], AUTO).choices["unet"].runtime == TRT
     assert resolve([rtx("8.9")], DESKTOP, EVERYTHING, AUTO).choices["unet"].runtime == RTX
 
 
@@ -206,11 +204,12 @@ def test_a_named_gpu_without_a_plan_of_its_own_gets_the_portable_one():
 
 
 def test_a_version_compatible_plan_for_a_named_gpu_says_the_version_that_it_needs():
-    choice = resolve([FORWARD], DESKTOP, EVERYTHING, parse_gpu("RTX 4090")).choices["unet"]
+    plan = trt("8.9", version="10.13.0.35", version_compatible=True, lean_excluded=True)
+    choice = resolve([plan], DESKTOP, EVERYTHING, parse_gpu("RTX 4090")).choices["unet"]
     assert choice.reason == (
-        "built for this GPU's compute capability, 8.9; needs tensorrt 10.13.0.35 or later on windows"
+        "version-compatible; needs tensorrt_lean 10.13.0.35, or tensorrt of that version on windows"
     )
-    assert choice.runtime == TRT
+    assert choice.runtime is None
 
 
 def test_a_portable_plan_for_a_named_gpu_is_not_loaded_without_cuda():
@@ -354,6 +353,18 @@ def test_a_plan_without_its_lean_runtime_needs_the_one_of_its_version(runtimes, 
     assert name_taken(resolution) == taken
     if taken == "portable":
         assert "needs tensorrt_lean 10.13.0.35, or tensorrt of that version" in resolution.verdicts[-1].reason
+
+
+@pytest.mark.parametrize("gpu", ["auto", "RTX 4090"])
+def test_a_plan_with_its_lean_runtime_inside_is_never_offered_and_the_reason_says_why(gpu):
+    """No runtime loads it, its builder's own neither, before it may run host code; wszoo never lets it."""
+    carrying = trt("8.9", name="carrying", version=TRT.version, version_compatible=True)
+    resolution = resolve([carrying, portable()], DESKTOP, EVERYTHING, parse_gpu(gpu))
+    assert name_taken(resolution) == "portable"
+    assert resolution.verdicts[-1].reason == (
+        "it carries its lean runtime as host code, which wszoo never lets run; built with EXCLUDE_LEAN_RUNTIME it "
+        f"would run on an installed tensorrt_lean {TRT.version}"
+    )
 
 
 def test_what_a_target_does_not_say_is_not_encoded():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from wszoo.backends.trt_plan import HEADER, read_header, release_of
 from wszoo.errors import IncompatibleError, MalformedError
-from wszoo.gpu.fit import needed
+from wszoo.gpu.fit import carries_code, needed
 
 if TYPE_CHECKING:
     from wszoo.backends.trt_log import Log
@@ -59,7 +59,9 @@ def check_header(source: PlanSource, target: Target, *, title: str, tag: bytes, 
     """
     header = bytes(source.read(0, HEADER))
     written, have = read_header(header, tag, source.name).release, release_of(installed)
-    if written != have and (not target.version_compatible or target.lean_excluded is True):
+    if code := carries_code(target):
+        raise IncompatibleError(f"{source.name} cannot be loaded: {code}", hint=_OTHER_PLAN)
+    if written != have:
         raise IncompatibleError(
             f"{title} {written} wrote this plan, and {have} is installed",
             hint=f"it needs {needed(target)}; {_OTHER_PLAN}",

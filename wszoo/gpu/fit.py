@@ -1,8 +1,8 @@
 """Whether a GPU can run a target, and whether an installed runtime can load it: NVIDIA's compatibility rules.
 
-Sources: TensorRT 11.4 "Engine Compatibility" and "Support Matrix" (a serialized engine needs the TensorRT it was built
-with, to the build number, and the same platform; version-compatible ones also run on later versions of the same major
-version, on 11 when built with 10, and on 10 when built with 8), TensorRT-RTX 1.7 "Engine Compatibility" (the same
+Sources: TensorRT 11 "Engine Compatibility" and "Support Matrix" (a serialized engine needs the TensorRT it was built
+with, to the build number, and the same platform; a version-compatible one needs the lean runtime of the version it was
+built with, from inside of the plan or installed, see ADR 26), TensorRT-RTX 1.7 "Engine Compatibility" (the same
 release; any operating system).
 """
 
@@ -27,8 +27,6 @@ RTX_COMPUTE_CAPABILITIES = frozenset({"7.5", "8.0", "8.6", "8.9", "12.0", "12.1"
 
 _EXTRAS = {RTX: "rtx", TENSORRT: "tensorrt", LEAN: "lean", ONNXRUNTIME: "ort"}
 _CLASSIC = frozenset({TENSORRT, LEAN})
-_FIRST_VERSION_COMPATIBLE = (8, 6)
-_ACROSS_MAJORS = frozenset({(8, 10), (10, 11)})
 _AMPERE = (8, 0)
 _NUMBERS = re.compile(r"\d+(?:\.\d+)*", re.ASCII)
 _JETSON = frozenset({"8.7", "10.1", "11.0"})  # Orin and Thor: TensorRT has no hardware compatibility on JetPack, DRIVE
@@ -82,11 +80,26 @@ def fit_runtime(target: Target, runtimes: Iterable[Runtime]) -> Runtime | str:
 
 
 def needed(target: Target) -> str:
-    """The runtime that a target needs, in words: ``tensorrt 10.13.0.35 or later``."""
+    """The runtime that a target needs, in words: ``onnxruntime 1.32.0 or later``."""
     if target.lean_excluded is True:
         return f"{LEAN} {target.version}, or {target.backend} of that version"
-    later = (target.version_compatible and target.backend in _CLASSIC) or target.backend == ONNXRUNTIME
-    return f"{target.backend} {target.version}{' or later' if later else ''}" if target.version else target.backend
+    later = " or later" if target.backend == ONNXRUNTIME else ""
+    return f"{target.backend} {target.version}{later}" if target.version else target.backend
+
+
+def carries_code(target: Target) -> str:
+    """Why wszoo never loads a target that brings code of its own; empty for those that bring none.
+
+    A version-compatible plan holds the lean runtime of its version unless that was left out. No runtime loads such a
+    plan, not even the very one that built it, before it is told that host code may run out of plans, which wszoo never
+    does: the signature says who published a plan, and not what its libraries do.
+    """
+    if target.backend in _CLASSIC and target.version_compatible and target.lean_excluded is not True:
+        return (
+            "it carries its lean runtime as host code, which wszoo never lets run; built with EXCLUDE_LEAN_RUNTIME it "
+            f"would run on an installed {LEAN} {target.version}"
+        )
+    return ""
 
 
 def fit_platform(target: Target, os: str, arch: str) -> str:
@@ -136,14 +149,9 @@ def _preference(target: Target, runtime: Runtime) -> tuple[bool, bool, tuple[int
 def _loads(target: Target, installed: str) -> bool:
     if target.version in {"", installed}:
         return True
-    if target.lean_excluded is True:  # "built with the same version of TensorRT as the loaded runtime library"
-        return False
-    built, have = version_key(target.version), version_key(installed)
-    if target.backend == ONNXRUNTIME:
-        return have >= built  # ONNX Runtime loads every older model
-    if not (target.version_compatible and target.backend in _CLASSIC and have and built >= _FIRST_VERSION_COMPATIBLE):
-        return False
-    return have >= built if have[0] == built[0] else (built[0], have[0]) in _ACROSS_MAJORS
+    # ONNX Runtime loads every older model. TensorRT's plans need their own version; for version-compatible ones that is
+    # the lean runtime's: "built with the same version of TensorRT as the loaded runtime library" (loadRuntime).
+    return target.backend == ONNXRUNTIME and version_key(installed) >= version_key(target.version)
 
 
 def _how_to_install(backend: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from wszoo.gpu.fit import Tier, fit_gpu, fit_platform, fit_runtime, needed, version_key
+from wszoo.gpu.fit import Tier, carries_code, fit_gpu, fit_platform, fit_runtime, needed, version_key
 from wszoo.gpu.request import How
 from wszoo.schema.plan import HardwareCompatibility, Kind
 
@@ -105,8 +105,8 @@ def judge(plan: Candidate, situation: Situation) -> Finding:
             return Finding(candidate=plan, stage=stage, reason=reason)
     tier = _tier(plan.facts, situation)
     runtime = _runtime(plan.facts.target, tier, situation)
-    inexact = runtime is not None and plan.facts.target.version not in {"", runtime.version}
-    late = tier < Tier.VERSION_COMPATIBLE and inexact and situation.how is not How.GIVEN
+    # TensorRT's documentation: such engines "can be slower than engines built for a specific runtime version".
+    late = tier < Tier.VERSION_COMPATIBLE and plan.facts.target.version_compatible
     return Finding(
         candidate=plan,
         stage=Stage.ACCEPTED,
@@ -142,6 +142,10 @@ def _platform_problem(facts: PlanFacts, situation: Situation) -> str:
     return "" if situation.how is How.GIVEN else fit_platform(facts.target, machine.os, machine.arch)
 
 
+def _code_problem(facts: PlanFacts, situation: Situation) -> str:  # noqa: ARG001 - as the other checks
+    return carries_code(facts.target)
+
+
 def _runtime_problem(facts: PlanFacts, situation: Situation) -> str:
     found = fit_runtime(facts.target, situation.runtimes)
     return found if isinstance(found, str) and situation.how is not How.GIVEN else ""
@@ -151,6 +155,7 @@ _CHECKS = (
     (Stage.OPTIONS, _option_problem),
     (Stage.GPU, _gpu_problem),
     (Stage.PLATFORM, _platform_problem),
+    (Stage.RUNTIME, _code_problem),
     (Stage.RUNTIME, _runtime_problem),
 )
 
@@ -186,7 +191,7 @@ def _why_accepted(target: Target, tier: Tier, runtime: Runtime | None, situation
     clauses = {
         Tier.EXACT_SKU: f"built for exactly this GPU, {target.sku}",
         Tier.AMPERE_PLUS: "built for compute capability 8.0 and later",
-        Tier.VERSION_COMPATIBLE: f"version-compatible: built with {target.version}, runs on {label}",
+        Tier.VERSION_COMPATIBLE: "version-compatible" + (f": runs on {label}" if label else ""),
         Tier.PORTABLE_CUDA: f"portable, {label} on CUDA" if label else "portable",
         Tier.PORTABLE_CPU: f"portable, {label} on the CPU: {_why_cpu(situation)}",
     }

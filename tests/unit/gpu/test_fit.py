@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from wszoo.gpu.fit import Tier, fit_gpu, fit_platform, fit_runtime, version_key
+from wszoo.gpu.fit import Tier, carries_code, fit_gpu, fit_platform, fit_runtime, version_key
 from wszoo.gpu.machine import Gpu, Runtime
 from wszoo.schema.plan import HardwareCompatibility, Target
 
@@ -69,34 +69,31 @@ def test_hardware_rules(facts, capability, expected):
     assert found is expected if isinstance(expected, Tier) else str(found).startswith(expected)
 
 
+@pytest.mark.parametrize("compatible", [False, True])
 @pytest.mark.parametrize(
-    ("built", "compatible", "installed", "runs"),
+    ("built", "installed", "runs"),
     [
-        ("11.4.1.20", False, "11.4.1.20", True),
-        ("11.4.1.20", False, "11.4.1.21", False),
-        ("11.4.1.20", True, "11.4.1.21", True),
-        ("11.0.0.1", True, "11.4.1.20", True),
-        ("11.4.1.20", True, "11.0.0.1", False),
-        ("10.13.0.35", True, "11.4.1.20", True),
-        ("11.0.0.1", True, "10.13.0.35", False),
-        ("8.6.1.6", True, "10.13.0.35", True),
-        ("8.6.1.6", True, "11.4.1.20", False),
-        ("8.5.3.1", True, "8.6.1.6", False),
-        ("9.1.0.1", True, "10.13.0.35", False),
-        ("10.9.0.34", True, "10.13.0.35", True),
-        ("", False, "11.4.1.20", True),
-        ("nonsense", True, "11.4.1.20", False),
-        ("11.4.1.20", True, "nonsense", False),
+        ("11.4.1.20", "11.4.1.20", True),
+        ("11.4.1.20", "11.4.1.21", False),
+        ("11.0.0.1", "11.4.1.20", False),
+        ("11.4.1.20", "11.0.0.1", False),
+        ("10.13.0.35", "11.4.1.20", False),
+        ("", "11.4.1.20", True),
+        ("nonsense", "11.4.1.20", False),
+        ("11.4.1.20", "nonsense", False),
     ],
 )
-def test_tensorrt_versions(built, compatible, installed, runs):
-    plan = target(version=built, version_compatible=compatible, compute_capabilities=("8.9",))
+def test_a_plan_needs_the_version_that_built_it_also_when_its_lean_runtime_was_left_out(
+    built, installed, runs, compatible
+):
+    lean = {"version_compatible": True, "lean_excluded": True} if compatible else {}
+    plan = target(version=built, compute_capabilities=("8.9",), **lean)
     found = fit_runtime(plan, [Runtime(backend="tensorrt", version=installed)])
     if runs:
         assert found == Runtime(backend="tensorrt", version=installed)
     else:
-        later = " or later" if compatible else ""
-        assert found == f"needs tensorrt {built}{later}, tensorrt {installed} is installed"
+        wanted = f"tensorrt_lean {built}, or tensorrt of that version" if compatible else f"tensorrt {built}"
+        assert found == f"needs {wanted}, tensorrt {installed} is installed"
 
 
 @pytest.mark.parametrize(
@@ -112,7 +109,7 @@ def test_tensorrt_versions(built, compatible, installed, runs):
     ],
 )
 def test_other_backends_versions(backend, built, installed, reason):
-    found = fit_runtime(target(backend, built, version_compatible=True), [Runtime(backend=backend, version=installed)])
+    found = fit_runtime(target(backend, built), [Runtime(backend=backend, version=installed)])
     assert found == (reason or Runtime(backend=backend, version=installed))
 
 
@@ -131,19 +128,33 @@ def test_a_missing_runtime_is_named_with_the_command_that_installs_it(backend, r
 
 def test_the_lean_runtime_runs_version_compatible_plans_only():
     lean = Runtime(backend="tensorrt_lean", version="11.4.1.20")
-    assert fit_runtime(target(version_compatible=True), [lean]) == lean
+    assert fit_runtime(target(version_compatible=True, lean_excluded=True), [lean]) == lean
     assert fit_runtime(target(), [lean]) == 'tensorrt is not installed: pip install "wszoo[tensorrt]"'
 
 
-def test_the_same_version_goes_before_a_later_one_and_the_full_runtime_before_the_lean_one():
-    same, later, lean = (
+def test_a_later_tensorrt_beside_it_leaves_the_plan_to_the_lean_runtime_of_its_version():
+    full, later, lean = (
         Runtime(backend="tensorrt", version="10.13.0.35"),
         Runtime(backend="tensorrt", version="11.4.1.20"),
-        Runtime(backend="tensorrt_lean", version="11.4.1.21"),
+        Runtime(backend="tensorrt_lean", version="10.13.0.35"),
     )
-    plan = target(version="10.13.0.35", version_compatible=True)
-    assert fit_runtime(plan, [lean, later, same]) == same
-    assert fit_runtime(plan, [lean, later]) == later
+    plan = target(version="10.13.0.35", version_compatible=True, lean_excluded=True)
+    assert fit_runtime(plan, [later, lean]) == lean
+    assert fit_runtime(plan, [lean, later, full]) == full
+
+
+@pytest.mark.parametrize(
+    ("backend", "facts", "carries"),
+    [
+        ("tensorrt", {"version_compatible": True}, True),
+        ("tensorrt", {"version_compatible": True, "lean_excluded": False}, True),
+        ("tensorrt", {"version_compatible": True, "lean_excluded": True}, False),
+        ("tensorrt", {}, False),
+        ("from_a_plugin", {"version_compatible": True}, False),
+    ],
+)
+def test_only_a_version_compatible_plan_of_tensorrt_can_carry_a_runtime(backend, facts, carries):
+    assert bool(carries_code(target(backend, **facts))) == carries
 
 
 @pytest.mark.parametrize(
