@@ -16,6 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import arrays
+
 import wszoo
 from wszoo.backends.cuda_memory import Cuda
 from wszoo.backends.protocol import Assembled
@@ -162,7 +164,7 @@ def _assembled(name: str, backend: str, version: str, data: bytes) -> Assembled:
     digest = Digest.of(data)
     config = PlanConfig(
         component="net",
-        target=Target(name=name, backend=backend, version=version, version_compatible=True),
+        target=Target(name=name, backend=backend, version=version, version_compatible=True, lean_excluded=True),
         kind=Kind.SPLICE.value,
         engine_digest=digest,
         engine_bytes=len(data),
@@ -198,6 +200,10 @@ def main() -> int:
         ("`wszoo doctor --json`", doctor),
         ("resolver on the sample zoo", lambda: choices(store)),
         ("the chosen plans, run", lambda: portable(store)),
+        ("outputs on the GPU, lent", arrays.lent),
+        ("outputs on the GPU, too large", arrays.too_large),
+        ("outputs on the GPU, streams", arrays.in_order),
+        ("outputs on the GPU, a fake engine over real CUDA", arrays.engine),
         ("lean runtime", lean_runtime),
         ("lean runtime, malformed plan", malformed_plan),
         ("lean runtime, a TensorRT-RTX plan", other_tag),

@@ -40,7 +40,9 @@ class Producer(Protocol):
         ...
 
 
-class _Tensor(ctypes.Structure):
+class Tensor(ctypes.Structure):
+    """``DLTensor``."""
+
     _fields_ = (
         ("data", ctypes.c_void_p),
         ("device_type", ctypes.c_int32),
@@ -115,7 +117,7 @@ def host_array(name: str, value: Producer) -> NDArray[Any]:
     dtype = dtype_of(_dtype(name, tensor)).numpy
     if math.prod(shape) == 0:
         return np.empty(shape, dtype)
-    steps = tuple(tensor.strides[: tensor.ndim]) if tensor.strides else _c_order(shape)
+    steps = tuple(tensor.strides[: tensor.ndim]) if tensor.strides else c_order(shape)
     if min(steps, default=0) < 0:
         raise UsageError(f"input {name!r} has a negative stride", hint="pass a contiguous copy")
     span = 1 + sum((size - 1) * step for size, step in zip(shape, steps, strict=True))
@@ -125,7 +127,7 @@ def host_array(name: str, value: Producer) -> NDArray[Any]:
     return np.lib.stride_tricks.as_strided(flat, shape, tuple(step * dtype.itemsize for step in steps), writeable=False)
 
 
-def _open(name: str, value: Producer, stream: int | None) -> tuple[_Tensor, object]:
+def _open(name: str, value: Producer, stream: int | None) -> tuple[Tensor, object]:
     try:
         capsule = value.__dlpack__() if stream is None else value.__dlpack__(stream=stream)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
@@ -137,10 +139,10 @@ def _open(name: str, value: Producer, stream: int | None) -> tuple[_Tensor, obje
     except ValueError as error:
         raise UsageError(f"input {name!r} gives a DLPack capsule that was used before") from error
     # The capsule is read, not consumed: it stays "dltensor", so dropping it calls the producer's deleter.
-    return _Tensor.from_address(address), (capsule, value)
+    return Tensor.from_address(address), (capsule, value)
 
 
-def _dtype(name: str, tensor: _Tensor) -> str:
+def _dtype(name: str, tensor: Tensor) -> str:
     kind = _CODES.get(tensor.code, "")
     text = "bool" if kind == "bool" else f"{kind}{tensor.bits}"
     known = {"bool", "bfloat16", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))}
@@ -149,12 +151,13 @@ def _dtype(name: str, tensor: _Tensor) -> str:
     return text
 
 
-def _c_order(shape: tuple[int, ...]) -> tuple[int, ...]:
+def c_order(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The strides of an array in C order without gaps, in elements."""
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
-def _contiguous(tensor: _Tensor, shape: tuple[int, ...]) -> bool:
+def _contiguous(tensor: Tensor, shape: tuple[int, ...]) -> bool:
     if not tensor.strides or math.prod(shape) == 0:
         return True
     steps = tensor.strides[: tensor.ndim]
-    return all(size == 1 or step == want for size, step, want in zip(shape, steps, _c_order(shape), strict=True))
+    return all(size == 1 or step == want for size, step, want in zip(shape, steps, c_order(shape), strict=True))

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from wszoo.backends.dlpack import Producer
     from wszoo.gpu.machine import Gpu, Runtime
     from wszoo.names import TargetSpec
     from wszoo.plans.source import PlanSource
@@ -113,6 +114,15 @@ class Engine(Protocol):
         ...
 
 
+@runtime_checkable
+class RunsOnGpu(Protocol):
+    """A loaded plan that can leave its outputs on the GPU."""
+
+    def on_gpu(self, **arrays: Any) -> Mapping[str, Producer]:  # noqa: ANN401 - as for calls
+        """Start a run; gives, for each output, an array on the GPU that speaks DLPack. Errors as for calls."""
+        ...
+
+
 class Backend(Protocol):
     """Builds and runs plans for one kind of runtime.
 
@@ -177,4 +187,19 @@ class BuildsOnGpu(Protocol):
 
     def targets_for(self, gpu: Gpu) -> tuple[TargetSpec, ...]:
         """What to build on a GPU for exactly its product, and only there; empty when nothing is installed or fits."""
+        ...
+
+
+@runtime_checkable
+class RefitsPlans(Protocol):
+    """A backend whose native plans can be written out with their weights, beside a GPU that they are for."""
+
+    def refitted(self, assembled: Assembled) -> Path:
+        """The file of a native plan with its weights, which stays the backend's.
+
+        Raises:
+            MissingExtraError: the runtime is not installed.
+            IncompatibleError: there is no GPU of its target, or the runtime refuses.
+            StorageError: the disk is full or refuses.
+        """
         ...

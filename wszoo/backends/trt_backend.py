@@ -108,6 +108,20 @@ class TensorRTBackend(ABC):
 
         return load_engine(trt, assembled, title=self.title, tag=self.tag, extra=self.extra)
 
+    def refitted(self, assembled: Assembled) -> Path:
+        """A native plan with its weights, as a file.
+
+        Raises:
+            MissingExtraError: the runtime is not installed.
+            IncompatibleError: another release wrote the plan, there is no GPU of its target, or the runtime refuses.
+            MalformedError: it is no plan of this product.
+            StorageError: the disk is full or refuses.
+        """
+        trt = self.module(f"giving the plan for {assembled.config.target.name} its weights")
+        from wszoo.backends.trt_load import refitted_plan
+
+        return refitted_plan(trt, assembled, title=self.title, tag=self.tag, extra=self.extra)
+
     def module(self, purpose: str) -> Any:  # noqa: ANN401 - the module has no type information
         """Import the product's module.
 

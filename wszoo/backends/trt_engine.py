@@ -1,10 +1,13 @@
 """A loaded plan of the TensorRT family: arrays in, arrays out.
 
-Has run only with a fake of the runtime: no machine at hand has a GPU that TensorRT-RTX supports.
+Has run only with a fake of the runtime, on a CPU and over real CUDA on an H200 (``tests/gpu/arrays.py``): no machine at
+hand has a GPU that TensorRT-RTX supports.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from contextlib import suppress
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +16,7 @@ import numpy as np
 
 from wszoo.backends import dlpack
 from wszoo.backends.cuda_memory import Buffer, Cuda, Stream
+from wszoo.backends.gpu_arrays import GpuArray
 from wszoo.backends.inputs import check_names, check_one, choose_profile, host_array
 from wszoo.backends.trt_cache import RuntimeCache
 from wszoo.backends.trt_graphs import Recorder
@@ -26,9 +30,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from wszoo.backends.cuda_memory import Event
     from wszoo.backends.dlpack import DeviceArray
     from wszoo.backends.protocol import Assembled
     from wszoo.schema.model import Value
+
+    Feeds = Mapping[str, NDArray[Any] | DeviceArray]
 
 
 class TrtEngine:
@@ -62,6 +69,7 @@ class TrtEngine:
             raise IncompatibleError(f"the GPU has no room for the activations of {self._component!r}")
         self._profile = 0
         self._buffers = {value.name: Buffer(cuda) for value in (*self._inputs, *self._outputs)}
+        self._in_flight: deque[tuple[Event, Feeds]] = deque()  # inputs stay until the GPU has read them
 
     @property
     def inputs(self) -> Sequence[Value]:
@@ -92,23 +100,68 @@ class TrtEngine:
             UsageError: an input is missing, unknown, not an array, or of another element type.
             IncompatibleError: a shape is outside every profile, or CUDA or TensorRT fails.
         """
-        check_names(self._inputs, arrays)
         with self._lock:
-            feeds = {value.name: self._take(value, arrays[value.name]) for value in self._inputs}
-            shapes = {name: tuple(feed.shape) for name, feed in feeds.items()}
-            self._select(choose_profile(self._profiles, shapes))
-            for name, feed in feeds.items():
-                self._bind(name, feed)
-            results = {value.name: self._allocate(value) for value in self._outputs}
-            if not self._execute(feeds, shapes):
-                raise IncompatibleError(f"TensorRT failed to run {self._component!r} on {shapes}")
+            feeds = self._feed(arrays)
+            results = {value.name: np.empty(self._shape(value), dtype_of(value.dtype).numpy) for value in self._outputs}
+            self._execute(feeds, {name: self._own(name, result.nbytes) for name, result in results.items()})
             for name, result in results.items():
                 self._cuda.to_host(result, self._buffers[name].pointer, self._stream.handle)
             self._stream.synchronize()
-            self._cache.save(shapes)
+            self._in_flight.clear()
         return results
 
-    def _execute(self, feeds: Mapping[str, NDArray[Any] | DeviceArray], shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    def on_gpu(self, **arrays: Any) -> dict[str, GpuArray]:  # noqa: ANN401 - as for calls
+        """Start a run, and leave its outputs on the GPU; returns before they are computed.
+
+        Args:
+            **arrays: as for calls. Those on the GPU may be dropped, but not written to, before the outputs are there.
+
+        Returns:
+            For each output an array on the GPU that the caller owns, in new memory: ``torch.from_dlpack(out["z"])``.
+
+        Raises:
+            UsageError: as for calls.
+            IncompatibleError: as for calls; what fails on the GPU later is told by the next call.
+        """
+        with self._lock:
+            feeds = self._feed(arrays)
+            results = {
+                value.name: GpuArray(self._cuda, self._stream, value.dtype, self._shape(value))
+                for value in self._outputs
+            }
+            # A CUDA graph is good for the addresses that it was recorded with, so its outputs stay where they are.
+            steady = self._recorder is not None or self._cache.records
+            places = {name: self._own(name, each.nbytes) if steady else each.pointer for name, each in results.items()}
+            self._execute(feeds, places)
+            for name, result in results.items() if steady else ():
+                self._cuda.on_device(result.pointer, places[name], result.nbytes, self._stream.handle)
+            written = self._cuda.event(self._stream.handle)
+            for result in results.values():
+                result.written_at(written)
+            self._in_flight.append((written, feeds))
+        return results
+
+    def _feed(self, arrays: Mapping[str, Any]) -> Feeds:
+        """Check the inputs, choose the profile, and put the inputs where the engine reads them."""
+        check_names(self._inputs, arrays)
+        while self._in_flight and self._cuda.has_happened(self._in_flight[0][0]):
+            self._in_flight.popleft()
+        feeds = {value.name: self._take(value, arrays[value.name]) for value in self._inputs}
+        self._select(choose_profile(self._profiles, _shapes(feeds)))
+        for name, feed in feeds.items():
+            self._bind(name, feed)
+        return feeds
+
+    def _execute(self, feeds: Feeds, places: Mapping[str, int]) -> None:
+        """Start the run; outputs go to ``places``, which are device addresses."""
+        for name, place in places.items():
+            self._context.set_tensor_address(name, place)
+        shapes = _shapes(feeds)
+        if not self._start(feeds, shapes):
+            raise IncompatibleError(f"TensorRT failed to run {self._component!r} on {shapes}")
+        self._cache.save(shapes)
+
+    def _start(self, feeds: Feeds, shapes: Mapping[str, tuple[int, ...]]) -> bool:
         def start() -> bool:
             return bool(self._context.execute_async_v3(int(self._stream)))
 
@@ -143,16 +196,26 @@ class TrtEngine:
         if not (self._context.set_input_shape(name, shape) and self._context.set_tensor_address(name, pointer)):
             raise IncompatibleError(f"TensorRT does not take input {name!r} of shape {shape}")
 
-    def _allocate(self, value: Value) -> NDArray[Any]:
+    def _own(self, name: str, size: int) -> int:
+        """Where the engine's own memory for an output begins."""
+        return self._buffers[name].reserve(size)
+
+    def _shape(self, value: Value) -> tuple[int, ...]:
         shape = tuple(self._context.get_tensor_shape(value.name))
         if min(shape, default=0) < 0:
             raise IncompatibleError(
                 f"the shape of output {value.name!r} depends on values, which wszoo does not run with TensorRT",
                 hint="take the portable plan",
             )
-        result = np.empty(shape, dtype_of(value.dtype).numpy)
-        self._context.set_tensor_address(value.name, self._buffers[value.name].reserve(result.nbytes))
-        return result
+        return shape
+
+    def __del__(self) -> None:
+        with suppress(Exception):  # at exit the runtime may be gone, and the memory with it
+            self._stream.synchronize()  # inputs that others own may still be read
+
+
+def _shapes(feeds: Feeds) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(feed.shape) for name, feed in feeds.items()}
 
 
 def _as_built(engine: Any, values: Sequence[Value]) -> tuple[Value, ...]:  # noqa: ANN401

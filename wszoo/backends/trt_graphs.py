@@ -1,6 +1,7 @@
 """CUDA graphs of an engine's runs: recorded at the second run with the same shapes and memory, launched from then on.
 
-TensorRT-RTX records by itself, see :mod:`wszoo.backends.trt_cache`. Has run only with a fake of the runtime.
+TensorRT-RTX records by itself, see :mod:`wszoo.backends.trt_cache`. Has run with real CUDA graphs on an H200, of copies
+that a fake of the runtime started (``tests/gpu/arrays.py``).
 """
 
 from __future__ import annotations

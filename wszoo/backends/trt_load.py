@@ -18,14 +18,17 @@ from wszoo.backends.trt_plan import release_of
 from wszoo.backends.trt_reader import Cursor, stream_reader
 from wszoo.backends.trt_refit import refit, refit_through_parser, serialize
 from wszoo.backends.trt_validity import check_header, check_validity, refusal
-from wszoo.digest import Digest
 from wszoo.errors import IncompatibleError, StorageError
+from wszoo.gpu.machine import product_key
 from wszoo.plans.native import unknown_rules
 from wszoo.plans.source import FileSource
 from wszoo.progress import Silent
-from wszoo.store.refitted import find_refitted, keep_refitted
+from wszoo.schema.refit import Mode
+from wszoo.store.refitted import find_refitted, keep_refitted, refit_key
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from wszoo.backends.protocol import Assembled
     from wszoo.plans.source import PlanSource
     from wszoo.schema.refit import RefitMap
@@ -64,6 +67,23 @@ def load_engine(trt: Any, assembled: Assembled, *, title: str, tag: bytes, extra
     finally:
         source.close()
     return TrtEngine(trt, cuda, engine, assembled, keep=loader)
+
+
+def refitted_plan(trt: Any, assembled: Assembled, *, title: str, tag: bytes, extra: str) -> Path:  # noqa: ANN401
+    """A native plan with its weights, as a file: kept from an earlier load, or made now on the first GPU.
+
+    Arguments and errors as for :func:`load_engine`; the GPU has to be the product that the plan is for.
+    """
+    target, source = assembled.config.target, assembled.source
+    if source is None or assembled.refit is None:
+        raise IncompatibleError(f"the plan for {target.name} was not stripped by its builder")
+    header = check_header(source, target, title=title, tag=tag, installed=trt.__version__)
+    cuda = Cuda.open(extra=extra, purpose=f"giving the plan for {target.name} its weights with {title}")
+    if target.sku and product_key(target.sku) != product_key(cuda.product()):
+        raise IncompatibleError(f"the plan for {target.name} is for {target.sku}, this GPU is {cuda.product()}")
+    loader = Loader(trt, cuda, f"{title} {release_of(trt.__version__)} refuses the plan for {target.name}")
+    loader.check(header)
+    return loader.whole(assembled, source)
 
 
 class Loader:
@@ -123,11 +143,30 @@ class Loader:
                 _LOG.info("the kept plan %s is of no use: %s", kept, error.message)
             finally:
                 whole.close()
+        engine = self._made(assembled, source)
+        if assembled.keep:
+            try:
+                self._keep(engine, assembled, key)
+            except (IncompatibleError, StorageError) as error:  # it only costs a refit at the next start
+                _LOG.warning("the refitted plan is not kept: %s", error.message)
+        return engine
+
+    def whole(self, assembled: Assembled, source: PlanSource) -> Path:
+        """The file of a stripped plan with its weights: kept from an earlier load, or refitted now and then kept.
+
+        Raises:
+            IncompatibleError: the runtime refuses the plan or its weights, or does not serialize the engine.
+            IntegrityError: the refit map or a tensor is damaged.
+            StorageError: it cannot be kept.
+        """
+        key = self._key(assembled)
+        kept = find_refitted(assembled.cache, key, Silent())
+        return kept if kept is not None else self._keep(self._made(assembled, source), assembled, key)
+
+    def _made(self, assembled: Assembled, source: PlanSource) -> Any:  # noqa: ANN401
         engine = self.engine(source)
         assert assembled.refit is not None
         self.refit(engine, assembled.refit, assembled)
-        if assembled.keep:
-            self._keep(engine, assembled, key)
         return engine
 
     def refit(self, engine: Any, refit_map: RefitMap, assembled: Assembled) -> None:  # noqa: ANN401
@@ -144,14 +183,12 @@ class Loader:
             refit(self._trt, engine, refit_map, assembled.graph, stream)
 
     def _key(self, assembled: Assembled) -> str:
-        runtime = f"{self._trt.__name__} {self._trt.__version__}"
-        where = f"{runtime}\n{self._cuda.product()}\n{self._cuda.driver()}\n{assembled.config.weights}"
-        return Digest.of(where.encode()).hex[:32]
+        # Not the driver: what was kept has the stripped plan's kernels, and the runtime judges it whenever it loads.
+        where = f"{self._trt.__name__} {self._trt.__version__}\n{self._cuda.product()}"
+        return refit_key(assembled.config.weights, where)
 
-    def _keep(self, engine: Any, assembled: Assembled, key: str) -> None:  # noqa: ANN401
-        try:
-            plan = serialize(self._trt, engine, weights=True)
-            with memoryview(plan) as data:
-                keep_refitted(assembled.cache, key, data)
-        except (IncompatibleError, StorageError) as error:  # it only costs a refit at the next start
-            _LOG.warning("the refitted plan is not kept: %s", error.message)
+    def _keep(self, engine: Any, assembled: Assembled, key: str) -> Path:  # noqa: ANN401
+        assert assembled.refit is not None
+        plan = serialize(self._trt, engine, weights=True, refittable=assembled.refit.mode == Mode.ANY)
+        with memoryview(plan) as data:
+            return keep_refitted(assembled.cache, key, data)

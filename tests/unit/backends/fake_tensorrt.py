@@ -35,12 +35,19 @@ class FakeCuda(ModuleType):
     class cudaMemcpyKind(enum.IntEnum):  # noqa: N801
         cudaMemcpyHostToDevice = 1  # noqa: N815
         cudaMemcpyDeviceToHost = 2  # noqa: N815
+        cudaMemcpyDeviceToDevice = 3  # noqa: N815
+
+    class cudaError_t(enum.IntEnum):  # noqa: N801
+        cudaErrorNotReady = 600  # noqa: N815
+
+    cudaEventDisableTiming = 2  # noqa: N815
 
     def __init__(self, devices=1, room=1 << 30):
         super().__init__("cuda.bindings.runtime")
         self.devices, self.room, self.allocated, self.streams = devices, room, {}, 0
         self.product = b"NVIDIA GeForce RTX 4090"
         self.recorded, self.graphs, self.launches, self.no_capture = None, 0, 0, False
+        self.events, self.waits, self.busy = set(), [], False
 
     def cudaGetDeviceCount(self):  # noqa: N802
         return (0, self.devices) if self.devices is not None else (35, None)
@@ -100,9 +107,31 @@ class FakeCuda(ModuleType):
     def cudaStreamSynchronize(self, stream):  # noqa: N802
         return (0,) if stream == 0x5000 else (1,)
 
+    def cudaEventCreateWithFlags(self, flags):  # noqa: N802
+        assert flags == 2
+        self.events.add(handle := 0xE000 + len(self.events))
+        return 0, handle
+
+    def cudaEventRecord(self, event, stream):  # noqa: N802
+        return (0,) if event in self.events and stream == 0x5000 else (1,)
+
+    def cudaEventQuery(self, event):  # noqa: N802
+        assert event in self.events
+        return (600,) if self.busy else (0,)
+
+    def cudaEventDestroy(self, event):  # noqa: N802
+        self.events.remove(event)
+        return (0,)
+
+    def cudaStreamWaitEvent(self, stream, event, flags):  # noqa: N802
+        assert flags == 0
+        assert event in self.events
+        self.waits.append(stream)
+        return (0,)
+
     def cudaMemcpyAsync(self, target, source, size, kind, stream):  # noqa: N802
-        device = target if kind == 1 else source
-        if not self.inside(device, size) or stream != 0x5000:
+        devices = {1: [target], 2: [source], 3: [target, source]}[kind]
+        if not all(self.inside(device, size) for device in devices) or stream != 0x5000:
             return (1,)
         ctypes.memmove(target, source, size)
         return (0,)
@@ -173,7 +202,8 @@ class FakeTensorRT(ModuleType):
         super().__init__(name)
         self.cuda = cuda
         self.validity, self.refuse, self.no_context, self.fail_run = (EngineValidity.VALID, 0), "", False, False
-        self.runtimes = []
+        self.runtimes, self.serialized = [], []
+        self.product = {"release": (1, 7, 1, 116), "tag": b"vtrt"}
 
     def Runtime(self, logger):  # noqa: N802
         self.runtimes.append(Runtime(self, logger))
@@ -227,11 +257,11 @@ class Engine:
         return SimpleNamespace(flags=flags, set_flag=flags.add, clear_flag=flags.discard)
 
     def serialize_with_config(self, config):
+        self.module.serialized.append(frozenset(config.flags))
         weights = dict(self.weights)
         if SerializationFlag.EXCLUDE_WEIGHTS in config.flags:
             weights = {name: (kind, count, None) for name, (kind, count, _) in weights.items()}
-        product = {"release": (11, 4, 0, 106), "tag": b"ftrt"}
-        return memoryview(make_plan(self.tensors, self.profiles, weights=weights, **product))
+        return memoryview(make_plan(self.tensors, self.profiles, weights=weights, **self.module.product))
 
     def create_runtime_config(self):
         return SimpleNamespace(create_runtime_cache=IRuntimeCache, set_runtime_cache=self.caches.append)

@@ -32,6 +32,11 @@ class HardwareCompatibilityLevel(enum.Enum):
     SAME_COMPUTE_CAPABILITY = 2
 
 
+ComputeCapability = enum.Enum(
+    "ComputeCapability", ["SM75", "SM80", "SM86", "SM89", "SM120", "SM121", "CURRENT", "NONE"]
+)
+
+
 class NetworkDefinitionCreationFlag(enum.IntEnum):
     STRONGLY_TYPED = 1
 
@@ -50,11 +55,16 @@ class FakeClassic(FakeTensorRT):
 
     DataType, BuilderFlag, SerializationFlag, Weights = DataType, BuilderFlag, SerializationFlag, Weights
     HardwareCompatibilityLevel, IProgressMonitor = HardwareCompatibilityLevel, IProgressMonitor
+    ComputeCapability = ComputeCapability
     NetworkDefinitionCreationFlag = NetworkDefinitionCreationFlag
     __version__ = "11.4.0.106"
 
     def __init__(self, cuda, name="tensorrt"):
         super().__init__(cuda, name)
+        if name == "tensorrt_rtx":
+            self.__version__ = "1.7.1.116"
+        else:
+            self.product = {"release": (11, 4, 0, 106), "tag": b"ftrt"}
         self.keeps_weights, self.made_up, self.wrong, self.no_refit = False, None, 1.0, False
         self.underreports, self.rejects, self.unset, self.refits, self.built, self.timing = [], [], [], 0, [], []
 
@@ -75,9 +85,14 @@ class Config:
     def __init__(self, module):
         self.module, self.flags, self.profiles, self.timing = module, set(), [], None
         self.hardware_compatibility_level, self.progress_monitor = HardwareCompatibilityLevel.NONE, None
+        self.num_compute_capabilities, self.capabilities = 0, {}
 
     def set_flag(self, flag):
         self.flags.add(flag)
+
+    def set_compute_capability(self, capability, number):
+        self.capabilities[number] = capability.name
+        return number < self.num_compute_capabilities
 
     def add_optimization_profile(self, profile):
         self.profiles.append(profile.shapes)
@@ -145,8 +160,7 @@ class Builder:
         (name,) = [tensor.name for tensor in network.inputs]
         tensors = {name: (network.inputs[0].dtype.name, list(network.inputs[0].shape), None)}
         tensors |= {out.name: (out.dtype.name, list(out.shape), name) for out in network.outputs}
-        plan = make_plan(tensors, config.profiles, release=(11, 4, 0, 106), tag=b"ftrt", weights=weights)
-        return memoryview(plan)
+        return memoryview(make_plan(tensors, config.profiles, weights=weights, **self.module.product))
 
 
 class OnnxParser:

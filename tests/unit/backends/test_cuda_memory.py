@@ -1,8 +1,11 @@
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from wszoo.backends import cuda_memory
 from wszoo.backends.cuda_memory import Buffer, Cuda, Stream
 from wszoo.errors import IncompatibleError, MissingExtraError
 
@@ -52,5 +55,25 @@ def test_buffer_grows_never_shrinks_and_is_freed_on_a_fake(fake_trt):
 def test_full_gpu_is_an_error_with_cudas_text_on_a_fake(fake_trt):
     fake_trt.cuda.room = 100
     buffer = Buffer(Cuda.open(extra="rtx", purpose="testing"))
-    with pytest.raises(IncompatibleError, match="cudaMalloc failed: out of memory"):
+    with pytest.raises(IncompatibleError, match="cudaMalloc failed: out of memory") as error:
         buffer.reserve(101)
+    assert "close what else uses the GPU" in error.value.hint
+
+
+def test_an_old_driver_is_told_with_what_to_do_on_a_fake(fake_trt):
+    fake_trt.cuda.devices = None
+    with pytest.raises(IncompatibleError, match="driver version is insufficient") as error:
+        Cuda.open(extra="rtx", purpose="testing")
+    assert "NVIDIA driver" in error.value.hint
+
+
+def test_every_name_that_is_used_of_cuda_exists_in_its_bindings():
+    """Real: the installed cuda-bindings, which import without a driver."""
+    from cuda.bindings import runtime
+
+    source = Path(cuda_memory.__file__).read_text("utf-8")
+    used = set(re.findall(r"\"(cuda[A-Z]\w+)\"", source)) | set(re.findall(r"_runtime\.(cuda\w+)", source))
+    assert {"cudaMemcpyAsync", "cudaStreamWaitEvent", "cudaGraphLaunch"} <= used
+    assert {name for name in used if not hasattr(runtime, name)} == set()
+    for kind, name in re.findall(r"_runtime\.(cuda\w+)\.(cuda\w+)", source):
+        assert hasattr(getattr(runtime, kind), name)

@@ -1,21 +1,25 @@
 """From ``wszoo build --target trt-sm89`` to a run, with a fake of TensorRT and everything else real."""
 
 import numpy as np
-import onnx
 import pytest
-from builders import around, onnx_model
+from builders import SimulatedRemote, age, around, scaling
 
 from wszoo.backends import tensorrt
+from wszoo.backends.trt_load import Loader
 from wszoo.building.build import BuildRequest, build
-from wszoo.errors import BuildError
+from wszoo.errors import BuildError, IncompatibleError, NotFoundError
 from wszoo.gpu.machine import Gpu, Machine, Runtime
 from wszoo.model import Model
 from wszoo.names import Ref, TargetSpec
+from wszoo.plans.source import FileSource
 from wszoo.plugins import registry
 from wszoo.progress import Silent
-from wszoo.pull import select_local
+from wszoo.pull import pull, select_local
 from wszoo.refit import refit
 from wszoo.schema.plan import Kind
+from wszoo.store.gc import collect
+from wszoo.store.store import Store
+from wszoo.store.verify import verify
 
 WIDTH = 1 << 16
 RTX_4090 = Gpu(name="NVIDIA GeForce RTX 4090", compute_capability="8.9")
@@ -35,12 +39,8 @@ def build_version(store, desktop, tmp_path):
     """Build a version of ``z = x * w`` with its own weights."""
 
     def run(number, target):
-        weight = np.random.default_rng(number).standard_normal(WIDTH, np.float32)
-        node = onnx.helper.make_node("Mul", ["x", "w"], ["z"])
-        model = onnx_model([node], [("x", 1, [1, WIDTH])], [("z", 1, [1, WIDTH])], [("w", weight)])
         path = tmp_path / f"{number}.onnx"
-        path.write_bytes(model.SerializeToString())
-        ref = Ref.parse(f"net:{number}")
+        weight, ref = scaling(path, number, WIDTH), Ref.parse(f"net:{number}")
         return weight, build(store, registry(), _request(path, ref, target))
 
     return run
@@ -93,3 +93,53 @@ def test_a_new_version_gets_the_plan_of_the_old_one_and_its_own_weights_on_a_fak
     refit(store, Ref.parse("net:1"), Ref.parse("net:2"))
     assert len(desktop.built) == built
     np.testing.assert_array_equal(_run(store, 2), weight)
+
+
+@pytest.fixture
+def client(store, build_version, tmp_path):
+    """A store that pulled the plan of ``net:1`` to keep its engine alone, and the weights that were published."""
+    weight, _ = build_version(1, "trt-sm89")
+    made = Store(tmp_path / "client")
+    runtimes = (Runtime(backend="tensorrt", version=VERSION, devices=("cuda",)),)
+    pull(made, SimulatedRemote(store), Ref.parse("net:1"), around("RTX 4090", runtimes), engines_only=True)
+    return made, weight
+
+
+def _collect(store):
+    age(store)
+    return len(collect(store).deleted)
+
+
+def test_an_engine_is_kept_in_place_of_weights_and_loads_without_them_on_a_fake(client, desktop):
+    store, weight = client
+    assert _collect(store) == 0, "nothing was loaded yet, so nothing is complete"
+    np.testing.assert_array_equal(_run(store, 1), weight)
+    assert _collect(store) == 1, "the pack"
+    assert verify(store).problems == ()
+    refits = desktop.refits
+    np.testing.assert_array_equal(_run(store, 1), weight)
+    assert desktop.refits == refits
+
+
+@pytest.mark.parametrize("how", ["lost", "damaged", "refused"])
+def test_an_engine_that_is_of_no_use_any_more_says_which_pull_fetches_weights_on_a_fake(
+    client, desktop, monkeypatch, how
+):
+    store, _ = client
+    _run(store, 1)
+    _collect(store)
+    (engine,) = store.layout.runtime.glob("*/*.plan")
+    if how == "refused":  # as by a runtime with an older driver
+        load = Loader.engine
+        monkeypatch.setattr(Loader, "engine", lambda self, source: _unless_kept(load, self, source))
+    else:
+        engine.unlink() if how == "lost" else engine.write_bytes(b"?" * engine.stat().st_size)
+    with pytest.raises(NotFoundError, match="net:1 was pulled with --keep engine: the plan kept of model") as error:
+        _run(store, 1)
+    assert error.value.hint.startswith("fetch them again: wszoo pull net:1 --from ")
+
+
+def _unless_kept(load, loader, source):
+    if isinstance(source, FileSource):
+        raise IncompatibleError("the runtime refuses the kept plan")
+    return load(loader, source)

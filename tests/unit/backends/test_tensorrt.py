@@ -10,17 +10,26 @@ from onnx import TensorProto, helper
 
 from wszoo.backends import tensorrt
 from wszoo.backends.protocol import Assembled
+from wszoo.backends.trt_load import Loader
 from wszoo.digest import Digest
-from wszoo.errors import BuildError, IncompatibleError, MissingExtraError, UsageError
+from wszoo.errors import BuildError, IncompatibleError, MissingExtraError, NotFoundError, UsageError
 from wszoo.gpu.machine import Gpu, Machine
 from wszoo.names import TargetSpec
-from wszoo.plans.source import MemorySource
+from wszoo.plans.source import FileSource, MemorySource
 from wszoo.schema.plan import Kind, PlanConfig
 from wszoo.schema.refit import Mode
+from wszoo.weights.tensor import Tensor, dtype_of
 
 BACKEND = tensorrt.TensorRTClassicBackend()
 RTX_4090 = Gpu(name="NVIDIA GeForce RTX 4090", compute_capability="8.9", memory_bytes=24 << 30)
 WIDTH = (1 << 18) + 64  # fp32 elements, over the size below which a plan's size says nothing
+
+
+def _lost():
+    raise NotFoundError("no blob of these weights")
+
+
+_GONE = (Tensor("w", dtype_of("float32"), (WIDTH,), _lost),)
 
 
 @pytest.fixture
@@ -241,12 +250,42 @@ def test_a_kept_plan_that_was_damaged_is_made_again_on_a_fake(assembled, fake_cl
     assert (fake_classic.refits, kept.read_bytes()) == (before + 1, whole)
 
 
-def test_another_driver_makes_its_own_plan_on_a_fake(assembled, fake_classic, monkeypatch):
+def test_a_kept_plan_is_for_one_gpu_product_on_a_fake(assembled, fake_classic):
     plan = assembled()
     BACKEND.load(plan)
-    monkeypatch.setattr(fake_classic.cuda, "cudaDriverGetVersion", lambda: (0, 13010))
+    fake_classic.cuda.product = b"NVIDIA GeForce RTX 4080"
     BACKEND.load(plan)
     assert len(list(plan.cache.glob("*.plan"))) == 2
+
+
+def test_a_kept_plan_that_the_runtime_refuses_is_made_again_on_a_fake(assembled, fake_classic, monkeypatch):
+    """As after another driver was installed."""
+    plan = assembled()
+    BACKEND.load(plan)
+    (kept,) = plan.cache.glob("*.plan")
+    refused, before = kept.stat().st_mtime_ns, fake_classic.refits
+    load = Loader.engine
+    monkeypatch.setattr(Loader, "engine", lambda self, source: _refusing(load, self, source))
+    x = np.ones((1, WIDTH), np.float32)
+    np.testing.assert_array_equal(BACKEND.load(plan)(x=x)["z"][0], plan.graph.tensors[0].array())
+    assert (fake_classic.refits, kept.stat().st_mtime_ns != refused) == (before + 1, True)
+
+
+def _refusing(load, loader, source):
+    if isinstance(source, FileSource):
+        raise IncompatibleError("the runtime refuses the kept plan")
+    return load(loader, source)
+
+
+def test_a_kept_plan_runs_without_the_weights_that_it_was_made_of_on_a_fake(assembled):
+    plan = assembled()
+    expected = BACKEND.load(plan)(x=np.ones((1, WIDTH), np.float32))["z"]
+    gone = dataclasses.replace(plan, graph=dataclasses.replace(plan.graph, tensors=_GONE))
+    np.testing.assert_array_equal(BACKEND.load(gone)(x=np.ones((1, WIDTH), np.float32))["z"], expected)
+    for path in plan.cache.iterdir():
+        path.unlink()
+    with pytest.raises(NotFoundError, match="no blob"):
+        BACKEND.load(gone)
 
 
 @pytest.mark.parametrize("text", ["trt-sm89", "trt-sm89.version-compatible"])

@@ -1,6 +1,7 @@
 import dataclasses
 import sys
 
+import msgspec
 import pytest
 
 from wszoo.backends.tensorrt_rtx import TensorRTRTXBackend
@@ -23,8 +24,13 @@ def test_plan_of_another_release_is_refused(plan_of, fake_trt, release):
     assert fake_trt.runtimes == []
 
 
-def test_version_compatible_plan_of_another_release_is_taken_on_a_fake(plan_of, fake_trt):
-    BACKEND.load(plan_of(release=(1, 6, 0, 1), version_compatible=True))
+def test_a_plan_that_carries_its_lean_runtime_is_refused_before_native_code_sees_it(plan_of, fake_trt):
+    assembled = plan_of(version_compatible=True)
+    target = msgspec.structs.replace(assembled.config.target, backend="tensorrt")
+    config = msgspec.structs.replace(assembled.config, target=target)
+    with pytest.raises(IncompatibleError, match="carries its lean runtime as host code"):
+        BACKEND.load(dataclasses.replace(assembled, config=config))
+    assert fake_trt.runtimes == []
 
 
 def test_file_that_is_no_plan_is_malformed(plan_of, fake_trt):

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import os
 
 import msgspec
 import numpy as np
 import pytest
 from fake_tensorrt import HEADER_BYTES, Engine
+from fake_tensorrt_builder import Refitter
 from onnx import TensorProto, helper
 
 from wszoo.backends.cuda_memory import Cuda, Stream
@@ -73,6 +75,28 @@ def _has_all(engine, graph):
 def test_every_weight_is_set_by_name_on_a_fake(fake_classic, engine, refit_map, graph, stream):
     refit(fake_classic, engine, refit_map, graph, stream)
     assert _has_all(engine, graph)
+
+
+@pytest.fixture
+def ways(monkeypatch):
+    """How refitters of the fake were started, and with how many threads."""
+    seen = []
+    for name in ("refit_cuda_engine_async", "refit_cuda_engine"):
+        method = getattr(Refitter, name)
+        monkeypatch.setattr(
+            Refitter, name, lambda self, *args, n=name, m=method: seen.append((n, self.max_threads)) or m(self, *args)
+        )
+    return seen
+
+
+def test_refitting_is_asynchronous_where_that_is_offered_and_uses_every_core_on_a_fake(ways, refitted):
+    assert ways == [("refit_cuda_engine_async", os.cpu_count())]
+
+
+def test_refitting_waits_where_nothing_else_is_offered_on_a_fake(ways, monkeypatch, request):
+    monkeypatch.delattr(Refitter, "refit_cuda_engine_async")
+    request.getfixturevalue("refitted")
+    assert ways == [("refit_cuda_engine", os.cpu_count())]
 
 
 def test_the_parser_is_the_other_way_on_a_fake(fake_classic, engine, graph, stream):
