@@ -14,7 +14,7 @@ from wszoo.schema.model import Value
 from wszoo.schema.plan import Profile, Target
 
 if TYPE_CHECKING:
-    from wszoo.export.folder import ExportFolder
+    from wszoo.export.folder import ExportFolder, WrittenFile
     from wszoo.export.job import Job
     from wszoo.store.documents import PlanDocument
 
@@ -49,26 +49,27 @@ def write(job: Job, folder: ExportFolder) -> None:
     """Write ``COMPONENT.TARGET.plan`` and ``COMPONENT.TARGET.json`` for each plan, and ``assets/``.
 
     Raises:
-        IncompatibleError: no plan has an engine.
+        IncompatibleError: no plan has an engine, or a native one has no GPU of its target here.
         IntegrityError: bytes are not what their digest says.
         StorageError: the disk is full or refuses.
     """
     for plan in job.engine_plans():
-        job.copy_engine(folder, plan, f"{stem(plan)}.plan")
-        folder.write(f"{stem(plan)}.json", msgspec.json.format(encode(_card(job, plan))) + b"\n")
+        name = f"{stem(plan)}.plan"
+        job.copy_engine(folder, plan, name)
+        folder.write(f"{stem(plan)}.json", msgspec.json.format(encode(_card(job, plan, folder.files[name]))) + b"\n")
     for plan in filter(is_portable, job.plans):
         job.note(f"{plan_name(plan)} was left out: it has no engine; --format onnx writes what it runs")
     job.write_assets(folder, ASSETS)
 
 
-def _card(job: Job, plan: PlanDocument) -> EngineCard:
+def _card(job: Job, plan: PlanDocument, written: WrittenFile) -> EngineCard:
     config = plan.config
     component = required_component(job, config.component)
     return EngineCard(
         component=config.component,
         target=config.target,
-        digest=config.engine_digest,
-        size=config.engine_bytes,
+        digest=written.digest,
+        size=written.size,
         plan=plan.descriptor.digest,
         profiles=config.profiles,
         inputs=component.inputs,

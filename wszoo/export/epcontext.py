@@ -73,8 +73,18 @@ def write(job: Job, folder: ExportFolder) -> None:
         job.note(f"{plan_name(plan)} was left out: it has no engine; --format onnx writes what it runs")
 
 
-def write_context(job: Job, folder: ExportFolder, plan: PlanDocument, place: str) -> tuple[Provider, bytes]:
+def write_context(
+    job: Job, folder: ExportFolder, plan: PlanDocument, place: str, *, weights: str = ""
+) -> tuple[Provider, bytes]:
     """Write one plan's engine, and the model that names it, as ``PLACE.engine`` and ``PLACE_ctx.onnx``.
+
+    Args:
+        job: what is exported.
+        folder: where to.
+        plan: one with an engine.
+        place: what the files' names begin with.
+        weights: the ONNX file, written before and in the same folder, that a stripped engine is refitted from; it gets
+            one of its own without.
 
     Returns:
         What runs it, and the engine's first :data:`HEADER` bytes.
@@ -86,10 +96,11 @@ def write_context(job: Job, folder: ExportFolder, plan: PlanDocument, place: str
     """
     provider, component = _provider(plan, job.options.ep), required_component(job, plan.config.component)
     stripped = plan.config.kind == Kind.NATIVE
-    engine, weights = f"{place}.stripped.engine" if stripped else f"{place}.engine", f"{place}.onnx"
+    engine = f"{place}.stripped.engine" if stripped else f"{place}.engine"
     if stripped:
         folder.write(engine, _stripped(job, plan, component))
-        component_file(job, folder, plan.config.component, weights)
+        if not weights:
+            component_file(job, folder, plan.config.component, weights := f"{place}.onnx")
     else:
         job.copy_engine(folder, plan, engine)
         job.note("splice plans are written whole: ONNX Runtime could not give a spliced plan its weights back")

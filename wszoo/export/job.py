@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from wszoo.assemble import assemble, read_graph
+from wszoo.backends.protocol import RefitsPlans
+from wszoo.digest import Digest
 from wszoo.errors import IncompatibleError, MalformedError, UsageError
+from wszoo.plugins import registry
 from wszoo.schema.plan import Kind
 from wszoo.store.documents import read_asset
 from wszoo.weights.apart import Graph
@@ -16,6 +19,7 @@ from wszoo.weights.tensor import dtype_of
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from wszoo.backends.protocol import Assembled
     from wszoo.export.folder import ExportFolder
     from wszoo.names import Ref
     from wszoo.progress import Progress
@@ -101,25 +105,38 @@ class Job:
         """The full plan's file, assembled and verified.
 
         Raises:
-            IncompatibleError: the plan has none, or only a GPU can make it.
+            IncompatibleError: the plan has none, or it is a native one and this machine has no GPU of its target.
+            MissingExtraError: a native plan's runtime is not installed.
             IntegrityError: bytes are not what their digest says.
             StorageError: the disk is full or refuses.
         """
+        assembled = assemble(self.store, self.model, plan, "cuda", self.progress)
         if plan.config.kind == Kind.NATIVE:
-            raise IncompatibleError(
-                f"{plan_name(plan)} is a native plan: only a GPU of its target can give it its weights back",
-                hint="--format ort-epcontext hands it over stripped, with the weights beside it",
-            )
-        path = assemble(self.store, self.model, plan, "cuda", self.progress).engine
-        if path is None:
+            return self._refitted(plan, assembled)
+        if assembled.engine is None:
             raise IncompatibleError(f"the plan {plan_name(plan)} is portable: there is no engine to export")
-        return path
+        return assembled.engine
+
+    def _refitted(self, plan: PlanDocument, assembled: Assembled) -> Path:
+        backend = registry().backend(plan.config.target.backend)
+        elsewhere = "--format ort-epcontext hands it over stripped, with the weights beside it, and needs no GPU"
+        if not isinstance(backend, RefitsPlans):
+            raise IncompatibleError(f"{backend.name} does not write {plan_name(plan)} with its weights", hint=elsewhere)
+        try:
+            return backend.refitted(assembled)
+        except IncompatibleError as error:
+            raise IncompatibleError(
+                f"{plan_name(plan)} is a native plan, and only a GPU of its target can give it its weights back: "
+                f"{error.message}",
+                hint="; ".join(filter(None, (error.hint, elsewhere))),
+            ) from error
 
     def copy_engine(self, folder: ExportFolder, plan: PlanDocument, name: str) -> None:
         """Write the full plan as a file. Errors as for :meth:`engine`."""
         source, config = self.engine(plan), plan.config
+        expected = Digest.of_file(source) if config.kind == Kind.NATIVE else config.engine_digest
         with self.progress.stage(f"write {plan_name(plan)}", config.engine_bytes) as advance:
-            folder.copy(source, name, config.engine_digest, advance)
+            folder.copy(source, name, expected, advance)
 
     def write_assets(self, folder: ExportFolder, place: str) -> bool:
         """Write the files that travel with the model; False when there are none.

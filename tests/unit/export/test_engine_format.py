@@ -12,7 +12,6 @@ from wszoo.api import Zoo
 from wszoo.digest import Digest
 from wszoo.errors import IncompatibleError, IntegrityError, MalformedError
 from wszoo.export.job import Job
-from wszoo.schema.plan import Kind
 from wszoo.weights.graph import graph_from_model
 
 
@@ -36,14 +35,6 @@ def test_a_portable_plan_has_no_engine(export):
 def test_a_portable_plan_among_others_is_left_out_and_noted(origin, tmp_path):
     done = Zoo(origin.layout.root).export("net:1", tmp_path / "out", to="engine", targets=["portable", "rtx-sm89"])
     assert "net portable was left out" in done.card.notes[0]
-
-
-def test_a_native_plan_is_no_engine_without_a_gpu(store, export):
-    publish_model(store, "net:1", targets=("rtx-sm89",), portable=False)
-    replace_in_index(store, "net:1", plan_config=lambda config: msgspec.structs.replace(config, kind=Kind.NATIVE.value))
-    with pytest.raises(IncompatibleError, match="native plan") as error:
-        export("engine", store=store, targets=["rtx-sm89"])
-    assert "ort-epcontext" in error.value.hint
 
 
 def test_a_kept_plan_that_was_changed_is_assembled_anew_before_it_is_copied(export, origin, tmp_path):

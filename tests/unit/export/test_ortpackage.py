@@ -7,15 +7,18 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
-from builders import network, publish_model, replace_in_index, run_ort
+from builders import network, plan_config, publish_model, replace_in_index, run_ort
 
 from wszoo.errors import UsageError
 from wszoo.names import Ref
+from wszoo.plans.native import pack_map, pack_plan
 from wszoo.publish import publish, read_published, write_plan
 from wszoo.schema.model import GRAPH
-from wszoo.schema.plan import Profile
+from wszoo.schema.plan import NATIVE, REFIT, Kind, Profile, Target
+from wszoo.schema.refit import RefitMap
 
 
 def opened(out):
@@ -106,3 +109,52 @@ def test_without_a_portable_plan_there_is_no_graph_in_it(export):
         onnxruntime.ModelPackageContext(str(out)).select_component(
             "net", onnxruntime.ModelPackageOptions(onnxruntime.SessionOptions())
         )
+
+
+def publish_fake_natives(store, *targets):
+    """Add plans of the native kind, whose stripped bytes no TensorRT has made, to ``net:1``."""
+    published = read_published(store, Ref("net", "1"))
+    component, plans = published.model.config.components["net"], []
+    for target in targets:
+        stripped = f"a fake of a stripped plan for {target}".encode() * 10
+        facts = Target(name=target, backend="tensorrt", version="10.13.3.9", compute_capabilities=("8.9",))
+        refit = pack_map(RefitMap(mode="identical", plan_bytes=len(stripped), weights=()))
+        layers = [(REFIT, store.blobs.put(refit)), (NATIVE, store.blobs.put(pack_plan(stripped)))]
+        plans.append(write_plan(store, plan_config(component, facts, Kind.NATIVE, stripped), layers))
+    publish(store, Ref("net", "1"), published.model, plans)
+
+
+def test_fake_stripped_engines_find_their_weights_in_one_shared_asset(store, export):
+    publish_model(store, "net:1", targets=("rtx-sm86",))
+    publish_fake_natives(store, "trt-sm89", "trt-sm80+")
+    out = export("ortpackage", store=store)
+    (weights,) = out.rglob("*.data")
+    assert sorted(path.name for path in weights.parent.iterdir()) == [
+        "model.onnx",
+        "model.onnx.data",
+        "trt-sm80+.stripped.engine",
+        "trt-sm80+_ctx.onnx",
+        "trt-sm89.stripped.engine",
+        "trt-sm89_ctx.onnx",
+    ]
+    (node,) = onnx.load(weights.parent / "trt-sm89_ctx.onnx").graph.node
+    given = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+    assert (given["ep_cache_context"], given["onnx_model_filename"]) == (b"trt-sm89.stripped.engine", b"model.onnx")
+
+
+def test_onnx_runtime_resolves_fake_stripped_variants_and_runs_the_portable_one_beside_them(store, export):
+    publish_model(store, "net:1", targets=("rtx-sm86",))
+    publish_fake_natives(store, "trt-sm89")
+    out = export("ortpackage", store=store)
+    (component,) = opened(out)["components"]
+    assert {variant["name"]: variant["ep"] for variant in component["variants"]} == {
+        "rtx-sm86": "NvTensorRTRTXExecutionProvider",
+        "trt-sm89": "TensorrtExecutionProvider",
+        "portable-cuda": "CUDAExecutionProvider",
+        "portable-cpu": "CPUExecutionProvider",
+    }
+    selected = onnxruntime.ModelPackageContext(str(out)).select_component(
+        "net", onnxruntime.ModelPackageOptions(onnxruntime.SessionOptions())
+    )
+    x = np.random.default_rng(0).standard_normal((2, 64), np.float32)
+    np.testing.assert_array_equal(selected.create_session().run(None, {"x": x})[0], run_ort(network(), {"x": x})[0])
