@@ -197,6 +197,24 @@ def test_lock_check_upgrade_and_pull(run, key, origin, served, tmp_path):
     assert run("pull", "--locked", lock, "--gpu", "sm89", "--offline")[0] == 0
 
 
+def test_a_machine_that_only_locks_refuses_a_rollback_too(run, key, origin, served, tmp_path):
+    sign = ("sign", "net:1", "--key", key[0], "--store", str(origin.layout.root), "--release")
+    words = ("lock", "net:1", "--gpu", "sm89", "--from", served, "-o", str(tmp_path / "app.lock"))
+    run("trust", "add", served, key[1])
+    run(*sign, "1")
+    old = origin.refs.get(Ref.parse("net:1"))
+    assert run(*words)[0] == 0
+    publish_model(origin, "net:1", seed=5)
+    run(*sign, "2")
+    assert run("lock", "--check", "-o", words[-1])[0] == 5, "it has seen release 2 now, though it kept nothing of it"
+    assert Store(tmp_path / "mine").refs.all() == []
+    assert origin.refs.swap(old.ref, old.descriptor, held=None, expected=origin.refs.get(old.ref))
+    for again in (words, ("lock", "--check", "-o", words[-1]), ("lock", "--upgrade", "-o", words[-1])):
+        code, _, err = run(*again)
+        assert (code, "release 1 of net:1, older than release 2" in err) == (10, True), err
+    assert pulled(run, "--from", served)[0] == 10, "a pull into that store knows it as well"
+
+
 def test_lock_from_a_folder_tells_nobody_its_path(run, origin, tmp_path):
     lock = tmp_path / "app.lock"
     assert run("lock", "net:1", "--gpu", "none", "-o", str(lock), "--from", str(origin.layout.root))[0] == 0

@@ -112,9 +112,13 @@ def _locked(zoo: Zoo, ref: Ref, request: LockRequest) -> LockedModel:
         return lock_model(zoo.store, ref, entry.descriptor, surroundings, request.gpus, held=held, remotes=told)
     remote = open_remote(request.source)
     index, documents = remote.resolve(ref), RemoteDocuments(remote)
-    vouch(zoo.store, remote, documents, ref, index, allow_unsigned=request.allow_unsigned)
+    vouched = vouch(zoo.store, remote, documents, ref, index, allow_unsigned=request.allow_unsigned)
     told = request.remotes or tuple(_urls(request.source))
-    return lock_model(documents, ref, index, surroundings, request.gpus, held=held_in(index), remotes=told)
+    model = lock_model(documents, ref, index, surroundings, request.gpus, held=held_in(index), remotes=told)
+    if vouched.decision.release is not None:
+        zoo.store.layout.create()
+        vouched.note_release(zoo.store)
+    return model
 
 
 def _urls(source: str) -> Iterator[str]:

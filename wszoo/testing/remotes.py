@@ -272,7 +272,7 @@ class AtomicTagContract:
 
 def _signatures(remote: Remote, index: Digest) -> list[StoredSignature]:
     remote.resolve(FIRST)
-    return signatures_there(remote, RemoteDocuments(remote), FIRST, index)
+    return list(signatures_there(remote, RemoteDocuments(remote), FIRST, index).whole)
 
 
 def _new_index(zoo: Store, remote: WritableRemote, target: str) -> tuple[Descriptor, bytes]:

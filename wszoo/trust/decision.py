@@ -2,7 +2,7 @@
 
 One :class:`IndexCheck` decides about one index. The legal orders of calls are::
 
-    resolved  ->  consider (as often as there are signatures, also never)  ->  decide
+    resolved  ->  consider or pass_over (as often as there are signatures, also never)  ->  decide
 
 ``resolved`` and ``decide`` once each; anything else raises ``RuntimeError``, since then the program is wrong and not
 the remote. Nothing of a model may be fetched, let alone loaded, before ``decide`` has returned.
@@ -17,9 +17,9 @@ An envelope is asked in this order, and believed no further than it came (:class
 6. *expiry*: it has not expired;
 7. *release*: no newer release was taken from this remote before, and no other index under the same number.
 
-One envelope that passes is enough. If none does, the one that came furthest gives the reason. ``allow_unsigned`` helps
-only where no trusted key has spoken: what a trusted key signed and what is expired, rolled back or of another name
-stays refused.
+One envelope that passes is enough, whatever stands before or after it. If none does, the one that came furthest gives
+the reason. ``allow_unsigned`` helps only where no trusted key has spoken: what a trusted key signed and what is
+expired, rolled back or of another name stays refused.
 """
 
 from __future__ import annotations
@@ -140,12 +140,30 @@ class IndexCheck:
         except _RefusedError as refusal:
             self._refused.append((refusal.stage, refusal.error))
 
+    def pass_over(self, defect: WszooError) -> None:
+        """Note a signature that has no envelope to look at; for :meth:`decide` it is one that is none.
+
+        Args:
+            defect: what is wrong with it.
+
+        Raises:
+            RuntimeError: the index is not known yet, or the decision was made.
+        """
+        self._step(_State.RESOLVED, _State.RESOLVED)
+        self._refused.append((Stage.ENVELOPE, defect))
+
+    @property
+    def odd(self) -> tuple[WszooError, ...]:
+        """What is wrong with signatures so far, but for those by other keys: other publishers may sign too."""
+        return tuple(error for stage, error in self._refused if stage is not Stage.KEY)
+
     def decide(self) -> Decision:
         """What the index is taken on.
 
         Raises:
             TrustError: nothing vouches for it, or what does refuses it.
-            MalformedError: its one signature is none.
+            IntegrityError: its signatures are none.
+            NotFoundError: its signatures are listed, and the remote does not have them.
             RuntimeError: the index is not known yet, or the decision was made.
         """
         self._step(_State.RESOLVED, _State.DECIDED)

@@ -38,8 +38,7 @@ def remember(layout: StoreLayout, decision: Decision) -> None:
     Raises:
         StorageError: the file system refuses.
     """
-    if decision.release is not None:
-        _note_release(layout, decision, decision.release)
+    note_release(layout, decision)
     before = decision_about(layout, decision.index)
     if before is not None and _STRENGTH.index(before.how) < _STRENGTH.index(decision.how):
         return
@@ -71,7 +70,15 @@ def newest_seen(layout: StoreLayout, remote: str, ref: Ref) -> Seen | None:
     return Seen(release=release, index=Digest(f"sha256:{index}"))
 
 
-def _note_release(layout: StoreLayout, decision: Decision, release: int) -> None:
+def note_release(layout: StoreLayout, decision: Decision) -> None:
+    """Note the release that a decision is about, if it is about one: older ones are refused from then on.
+
+    Raises:
+        StorageError: the file system refuses.
+    """
+    release = decision.release
+    if release is None:
+        return
     folder = _folder(layout, decision.remote, decision.ref)
     with storage_errors("note which release was seen in", folder):
         make_folder(folder)

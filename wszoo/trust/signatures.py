@@ -39,6 +39,7 @@ from wszoo.trust.envelope import verified_payload
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from wszoo.errors import WszooError
     from wszoo.names import Ref
     from wszoo.remotes.protocol import Remote, WritableRemote
     from wszoo.store.documents import DocumentSource
@@ -59,6 +60,20 @@ class StoredSignature:
 
     manifest: Descriptor
     envelope: Descriptor
+
+
+@dataclass(frozen=True, slots=True)
+class FoundSignatures:
+    """The signatures of an index that a remote lists.
+
+    Attributes:
+        whole: those whose manifests are as they should be.
+        defects: what is wrong with the others. They mask no good one: who may only add to the list must not be able
+            to keep a model from its users.
+    """
+
+    whole: tuple[StoredSignature, ...] = ()
+    defects: tuple[WszooError, ...] = ()
 
 
 def write_signature(store: Store, ref: Ref, index: Descriptor, envelope: bytes) -> StoredSignature:
@@ -138,7 +153,7 @@ def _release(store: Store, descriptor: Descriptor, ref: Ref, key: PublicKey) -> 
     return 0
 
 
-def signatures_there(remote: Remote, documents: DocumentSource, ref: Ref, index: Digest) -> list[StoredSignature]:
+def signatures_there(remote: Remote, documents: DocumentSource, ref: Ref, index: Digest) -> FoundSignatures:
     """The signatures of an index that a remote has.
 
     Args:
@@ -148,18 +163,18 @@ def signatures_there(remote: Remote, documents: DocumentSource, ref: Ref, index:
         index: its index.
 
     Raises:
-        IntegrityError: the list or a manifest is damaged, or there are too many.
+        IntegrityError: the list is damaged, or too long.
         RemoteError: it cannot be reached.
     """
     listed = remote.referrers(ref, index) if isinstance(remote, ReferringRemote) else None
     if listed is not None:
-        return _signatures(documents, Index(manifests=tuple(listed)), index)
+        return _sorted_out(documents, Index(manifests=tuple(listed)), index)
     place = ref.referrers(index)
     try:
         found = remote.resolve(place)
     except NotFoundError:
-        return []
-    return _signatures(documents, _decoded(documents, found, place), index)
+        return FoundSignatures()
+    return _sorted_out(documents, _decoded(documents, found, place), index)
 
 
 def push_signatures(
@@ -217,6 +232,17 @@ def _merged(before: Index, added: Sequence[Descriptor]) -> Index:
 
 def _signatures(source: DocumentSource, listed: Index, index: Digest) -> list[StoredSignature]:
     return [_signature(source, each, index) for each in _ours(listed, index)]
+
+
+def _sorted_out(source: DocumentSource, listed: Index, index: Digest) -> FoundSignatures:
+    whole: list[StoredSignature] = []
+    defects: list[WszooError] = []
+    for each in _ours(listed, index):
+        try:
+            whole.append(_signature(source, each, index))
+        except (IntegrityError, NotFoundError) as error:
+            defects.append(error)
+    return FoundSignatures(tuple(whole), tuple(defects))
 
 
 def _ours(listed: Index, index: Digest) -> list[Descriptor]:

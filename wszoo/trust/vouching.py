@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from wszoo.errors import IntegrityError, LimitError, MalformedError, NotFoundError, RemoteError, UsageError
+from wszoo.errors import IntegrityError, LimitError, MalformedError, NotFoundError, RemoteError, UsageError, WszooError
 from wszoo.schema.trust import MAX_ENVELOPE, MAX_RELEASE, Release
 from wszoo.settings import settings_path, trust_of
+from wszoo.text import printable
 from wszoo.trust.decision import IndexCheck, Situation
 from wszoo.trust.envelope import sign_statement
 from wszoo.trust.keys import PublicKey, public_of, signer_of
-from wszoo.trust.record import newest_seen, remember
+from wszoo.trust.record import newest_seen, note_release, remember
 from wszoo.trust.signatures import StoredSignature, last_release, list_signatures, signatures_there, write_signature
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from wszoo.store.documents import DocumentSource
     from wszoo.store.store import Store
 
+_LOG = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Vouched:
@@ -35,7 +39,7 @@ class Vouched:
     Attributes:
         ref: what was asked for.
         decision: why.
-        signatures: those that the remote has, also where something else vouches.
+        signatures: those that the remote has and that are whole, also where something else vouches.
     """
 
     ref: Ref
@@ -49,6 +53,14 @@ class Vouched:
             StorageError: the file system refuses.
         """
         remember(store.layout, self.decision)
+
+    def note_release(self, store: Store) -> None:
+        """Note which release was seen, for who takes nothing into the store: older ones are refused from then on.
+
+        Raises:
+            StorageError: the file system refuses.
+        """
+        note_release(store.layout, self.decision)
 
     def keep_signatures(self, store: Store) -> None:
         """List the signatures, whose blobs are in the store, for who pulls from here; after a ref points to the index.
@@ -83,8 +95,8 @@ def vouch(
 
     Raises:
         TrustError: nothing vouches for it.
-        NotFoundError: it is pinned to another index.
-        IntegrityError: a signature is damaged.
+        NotFoundError: it is pinned to another index, or its signatures are not there.
+        IntegrityError: its signatures are damaged, all of them, or their list is.
         RemoteError: the remote cannot be reached.
     """
     situation = Situation(
@@ -100,24 +112,42 @@ def vouch(
     check.resolved(index.digest)
     if not check.may_look:
         check.decide()  # raises
-    found = _signatures(remote, documents, ref, index.digest, needed=check.needs_signature)
-    for each, envelope in found:
-        if check.needs_signature:
+    envelopes, defects = _signatures(remote, documents, ref, index.digest, needed=check.needs_signature)
+    if check.needs_signature:
+        for each, envelope in envelopes:
             check.consider(envelope, f"the signature {each.envelope.digest} of {ref.tagged} at {remote.url}")
-    return Vouched(ref, check.decide(), tuple(each for each, _ in found))
+        for defect in defects:
+            check.pass_over(defect)
+    odd, decision = check.odd, check.decide()
+    if odd:
+        what = (
+            f"signatures of {ref.tagged} at {remote.url} that were passed over: {len(odd)}, such as: {odd[0].message}"
+        )
+        _LOG.warning("%s", printable(what))
+    return Vouched(ref, decision, tuple(each for each, _ in envelopes))
 
 
 def _signatures(
     remote: Remote, documents: DocumentSource, ref: Ref, index: Digest, *, needed: bool
-) -> list[tuple[StoredSignature, bytes]]:
-    """What the remote has, with envelopes; where something else vouches, they are carried along if nothing is wrong."""
+) -> tuple[list[tuple[StoredSignature, bytes]], list[WszooError]]:
+    """What the remote has, with envelopes, and what is wrong with the rest.
+
+    Where something else vouches, those without defects are carried along, and none if the remote cannot tell.
+    """
+    envelopes: list[tuple[StoredSignature, bytes]] = []
+    defects: list[WszooError] = []
     try:
         there = signatures_there(remote, documents, ref, index)
-        return [(each, documents.read(each.envelope, limit=MAX_ENVELOPE)) for each in there]
+        for each in there.whole:
+            try:
+                envelopes.append((each, documents.read(each.envelope, limit=MAX_ENVELOPE)))
+            except (IntegrityError, NotFoundError) as error:
+                defects.append(error)
     except (IntegrityError, NotFoundError, RemoteError):
         if needed:
             raise
-        return []
+        return [], []
+    return envelopes, [*there.defects, *defects]
 
 
 def trusted_keys(remote: str) -> tuple[PublicKey, ...]:

@@ -200,15 +200,27 @@ def test_a_strangers_signature_under_the_trusted_keys_id_does_not_fit():
         decide(forged)
 
 
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("sig", [b"", b"x" * 64, b"x" * 4096], ids=["empty", "wrong", "long"])
+@pytest.mark.parametrize("trusted", [True, False], ids=["another trusted key", "a key nobody knows"])
+def test_in_one_envelope_too_a_bad_signature_masks_no_good_one(first, sig, trusted):
+    (good,) = decode_envelope(signed(), "ours").signatures
+    bad = type(good)(keyid=public_of(STRANGER).id, sig=sig)
+    keys = (public_of(STRANGER), public_of(KEY)) if trusted else (public_of(KEY),)
+    decision = decide(edited(signatures=(bad, good) if first else (good, bad)), keys=keys)
+    assert (decision.how, decision.key) == (How.SIGNED, public_of(KEY).id)
+
+
 # What each call makes of the check; a call that is not there is not legal.
 LEGAL = {
     "new": {"resolved": "resolved"},
-    "resolved": {"consider": "resolved", "decide": "decided"},
+    "resolved": {"consider": "resolved", "pass_over": "resolved", "decide": "decided"},
     "decided": {},
 }
 CALLS = {
     "resolved": lambda made: made.resolved(INDEX),
     "consider": lambda made: made.consider(signed(), "signature"),
+    "pass_over": lambda made: made.pass_over(MalformedError("no manifest")),
     "decide": lambda made: made.decide(),
 }
 REACHED = {"new": [], "resolved": ["resolved", "consider"], "decided": ["resolved", "consider", "decide"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from datetime import UTC, datetime, timedelta
 
@@ -18,7 +19,7 @@ from wszoo.push import push
 from wszoo.remotes.directory import DirectoryRemote
 from wszoo.schema.decode import encode
 from wszoo.schema.oci import INDEX, MANIFEST, Descriptor, Index
-from wszoo.schema.trust import ARTIFACT, MAX_REFERRERS, MAX_RELEASE, How
+from wszoo.schema.trust import ARTIFACT, ENVELOPE, MAX_ENVELOPE, MAX_REFERRERS, MAX_RELEASE, How
 from wszoo.settings import add_trust
 from wszoo.store.gc import collect
 from wszoo.store.store import Store
@@ -31,6 +32,7 @@ from wszoo.trust.vouching import sign
 REF = Ref.parse("net:1")
 REF_2 = Ref.parse("net:2")
 KEY, SECOND = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+NOWHERE = Digest.of(b"is on no remote")
 
 
 def later():
@@ -293,6 +295,92 @@ def test_a_manifest_that_is_not_built_like_a_signatures_is_refused(store, origin
     repoint(origin, REF.referrers(index_of(origin).digest), Index(manifests=(other,)))
     with pytest.raises(MalformedError, match=other.digest):
         pull(store, untrusted, REF, around("sm89"))
+
+
+def _listed(origin, data):
+    return Descriptor(media_type=MANIFEST, digest=origin.blobs.put(data), size=len(data), artifact_type=ARTIFACT)
+
+
+def _manifest(origin, made, envelope):
+    """The manifest of a signature, about another envelope."""
+    from wszoo.schema.trust import decode_signature_manifest
+
+    found = decode_signature_manifest(origin.blobs.read(made.manifest.digest, limit=1 << 16), "ours")
+    return encode(msgspec.structs.replace(found, layers=(envelope,)))
+
+
+def _envelope(data):
+    return Descriptor(media_type=ENVELOPE, digest=Digest.of(data), size=len(data))
+
+
+def _change_envelope(origin, made, old, new):
+    data = origin.blobs.read(made.envelope.digest, limit=1 << 16).replace(old, new)
+    origin.blobs.put(data)
+    return _listed(origin, _manifest(origin, made, _envelope(data)))
+
+
+# Signatures that are none, made beside a good one, and what is said where there is no good one.
+BAD = {
+    "no manifest": (lambda origin, _: _listed(origin, b"{}"), MalformedError, "signature manifest sha256:"),
+    "nested": (lambda origin, _: _listed(origin, b'{"x":' + b"[" * 5000), IntegrityError, "nested too deep"),
+    "not there": (
+        lambda origin, made: msgspec.structs.replace(made.manifest, digest=NOWHERE),
+        NotFoundError,
+        NOWHERE.hex,
+    ),
+    "huge": (lambda origin, _: _listed(origin, b"x" * (MAX_ENVELOPE + 1)), LimitError, str(MAX_ENVELOPE)),
+    "no envelope": (
+        lambda origin, made: _listed(origin, _manifest(origin, made, _envelope(b"not there"))),
+        NotFoundError,
+        Digest.of(b"not there").hex,
+    ),
+    "another payload type": (
+        lambda origin, made: _change_envelope(origin, made, b"vnd.in-toto", b"vnd.other"),
+        MalformedError,
+        "payloadType",
+    ),
+    "a changed payload": (
+        lambda origin, made: _change_envelope(origin, made, b'"payload":"ey', b'"payload":"eZ'),
+        TrustError,
+        "does not fit its key",
+    ),
+    "a key nobody knows": (
+        lambda origin, made: _change_envelope(origin, made, public_of(KEY).id.encode(), b"ab" * 32),
+        TrustError,
+        "not trusted",
+    ),
+}
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_signature_beside_a_good_one_masks_it_not(store, origin, untrusted, caplog, *, name, first):
+    made, _, _ = sign(origin, REF, KEY, expires=later())
+    bad, place = BAD[name][0](origin, made), REF.referrers(index_of(origin).digest)
+    repoint(origin, place, Index(manifests=(bad, made.manifest) if first else (made.manifest, bad)))
+    assert pull(store, untrusted, REF, around("sm89")).trust.how is How.SIGNED
+    assert ("passed over" in caplog.text) is (BAD[name][1] is not TrustError)
+    assert made in signatures_here(store, REF, index_of(origin).digest)
+    assert verify(store).problems == ()
+
+
+@pytest.mark.parametrize("count", [1, MAX_REFERRERS])
+@pytest.mark.parametrize("name", BAD)
+def test_where_all_signatures_are_bad_the_pull_is_refused_and_the_defect_named(store, origin, untrusted, name, count):
+    make, error, said = BAD[name]
+    bad = make(origin, sign(origin, REF, KEY, expires=later())[0])
+    repoint(origin, REF.referrers(index_of(origin).digest), Index(manifests=(bad,) * count))
+    with pytest.raises(error, match=re.escape(said)):
+        pull(store, untrusted, REF, around("sm89"))
+    assert store.refs.all() == []
+
+
+def test_a_good_signature_among_as_many_bad_ones_as_are_looked_at_is_found(store, origin, untrusted, caplog):
+    made, _, _ = sign(origin, REF, KEY, expires=later())
+    bad = tuple(_listed(origin, b"%d" % number) for number in range(MAX_REFERRERS - 1))
+    repoint(origin, REF.referrers(index_of(origin).digest), Index(manifests=(*bad, made.manifest)))
+    assert pull(store, untrusted, REF, around("sm89")).trust.how is How.SIGNED
+    assert len([each for each in caplog.records if "passed over: 63" in each.message]) == 1
 
 
 def test_a_list_that_is_no_index_is_refused(store, origin, untrusted):
