@@ -213,11 +213,11 @@ def test_a_table_of_a_million_tensors_is_refused_by_its_size_before_it_is_parsed
         bounded(1, 1, lambda: decode(data, ModelConfig, what="c"))
 
 
-def test_a_table_of_a_million_frames_is_read_in_bounds():
-    frames = ",".join(['[0,0,1,1,"raw"]'] * 1_000_000)
+def test_a_table_of_200_000_frames_is_read_in_bounds():
+    frames = ",".join(['[0,0,1,1,"raw"]'] * 200_000)
     data = ('{"family":"f","components":{},"packs":[],"frames":{"' + ZERO + '":[' + frames + "]}}").encode()
-    config = bounded(60, 600, lambda: decode(data, ModelConfig, what="c"))
-    assert len(config.frames[Digest(ZERO)]) == 1_000_000
+    config = bounded(20, 120, lambda: decode(data, ModelConfig, what="c"))
+    assert len(config.frames[Digest(ZERO)]) == 200_000
 
 
 def test_a_million_annotations_and_keys_that_share_hashes_are_read_in_bounds():
@@ -226,8 +226,8 @@ def test_a_million_annotations_and_keys_that_share_hashes_are_read_in_bounds():
     bounded(20, 300, lambda: decode(data, Index, what="i", limit=MAX_DOCUMENT))
 
 
-def test_a_million_keys_that_nobody_reads_are_skipped_in_bounds():
-    data = ("{" + ",".join(f'"{number}":[[],{{}}]' for number in range(1_000_000)) + "}").encode()
+def test_half_a_million_keys_that_nobody_reads_are_skipped_in_bounds():
+    data = ("{" + ",".join(f'"{number}":[[],{{}}]' for number in range(500_000)) + "}").encode()
     bounded(20, 50, lambda: decode(data, Index, what="i", limit=MAX_DOCUMENT))
 
 

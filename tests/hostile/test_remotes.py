@@ -23,6 +23,8 @@ from wszoo.pull import pull
 from wszoo.schema.decode import MAX_MANIFEST, encode
 from wszoo.schema.oci import INDEX, Descriptor, Index
 from wszoo.schema.plan import SPLICE, SPLICE_BASE
+from wszoo.store.engines import is_verified
+from wszoo.tree import tree_of_file
 
 REF = Ref.parse("net:1")
 SM89 = ("net:1", "rtx-sm89")
@@ -242,7 +244,7 @@ def move_frames(config):
     ("changes", "error", "says"),
     [
         ({"model_config": swap_weights}, IncompatibleError, "other weights"),
-        ({"model_config": move_frames}, IntegrityError, "the plan of net"),
+        ({"model_config": move_frames}, IntegrityError, "they overlap"),
         ({"plan_config": lambda c: msgspec.structs.replace(c, weights=Digest.of(b""))}, IncompatibleError, "weights"),
         (
             {"plan_config": lambda c: msgspec.structs.replace(c, engine_bytes=c.engine_bytes - 1)},
@@ -251,7 +253,7 @@ def move_frames(config):
         ),
         ({"plan_config": lambda c: msgspec.structs.replace(c, engine_bytes=0)}, IntegrityError, "program"),
         (
-            {"plan_config": lambda c: msgspec.structs.replace(c, engine_digest=Digest.of(b"evil"))},
+            {"plan_config": lambda c: msgspec.structs.replace(c, engine_tree=Digest.of(b"evil"))},
             IntegrityError,
             "is damaged",
         ),
@@ -262,6 +264,36 @@ def move_frames(config):
 def test_configs_that_lie_are_refused_and_no_engine_is_kept(store, origin, changes, error, says):
     with pytest.raises(error, match=says):
         attacked(store, origin, **changes)
+    assert leftovers(store) == []
+
+
+def test_frames_that_were_moved_would_give_no_engine_either_if_they_did_not_overlap(store, origin, monkeypatch):
+    monkeypatch.setattr("wszoo.weights.packs.PackReader._check_overlap", lambda *_: None)
+    with pytest.raises(IntegrityError, match="the plan of net"):
+        attacked(store, origin, model_config=move_frames)
+    assert leftovers(store) == []
+
+
+def test_a_plan_that_claims_anothers_sha256_is_never_kept_or_taken_under_its_name(store, origin):
+    """The whole sha256 is only claimed; what a kept engine is named by was computed from its bytes."""
+    victim = plan_of(origin, "net:1", "rtx-sm86").config
+    engine = attacked(
+        store,
+        origin,
+        plan_config=lambda c: msgspec.structs.replace(c, engine_digest=victim.engine_digest),
+    ).engine
+    assert engine.stem == tree_of_file(engine).hex != victim.engine_tree.hex
+    assert not is_verified(store.layout, victim.engine_tree, Silent())
+
+
+@pytest.mark.parametrize("tree", ["another plan's", "another plan's sha256", "none"])
+def test_a_plan_that_claims_anothers_tree_digest_is_not_kept(store, origin, tree):
+    victim = plan_of(origin, "net:1", "rtx-sm86").config
+    claimed = {"another plan's": victim.engine_tree, "another plan's sha256": victim.engine_digest}.get(
+        tree, msgspec.UNSET
+    )
+    with pytest.raises(IntegrityError, match="is damaged"):
+        attacked(store, origin, plan_config=lambda c: msgspec.structs.replace(c, engine_tree=claimed))
     assert leftovers(store) == []
 
 
@@ -317,7 +349,7 @@ def test_a_program_with_a_random_byte_changed_never_gives_another_engine(store, 
 
 @pytest.mark.parametrize("size", [1 << 20, 64 << 20])
 def test_a_program_that_decodes_to_megabytes_is_refused(store, origin, size):
-    bomb = zstd.compress(bytes(size + (4 << 20)), level=1)
+    bomb = b"\0" + zstd.compress(bytes(size + (4 << 20)), level=1)
     with pytest.raises(IntegrityError, match="allowed"):
         attacked(store, origin, layers=lambda kind, data: bomb if kind == SPLICE else data)
     assert leftovers(store) == []
@@ -325,7 +357,7 @@ def test_a_program_that_decodes_to_megabytes_is_refused(store, origin, size):
 
 def test_a_base_that_decodes_to_more_than_any_base_has_is_refused(store, origin, monkeypatch):
     monkeypatch.setattr(spliced, "MAX_BASE", 1 << 20)  # 256 MiB, which take xz three seconds
-    bomb = lzma.compress(bytes(8 << 20), preset=0)
+    bomb = b"\1" + lzma.compress(bytes(8 << 20), preset=0)
     with pytest.raises(LimitError, match="bytes"):
         attacked(store, origin, layers=lambda kind, data: bomb if kind == SPLICE_BASE else data)
     assert leftovers(store) == []

@@ -12,7 +12,8 @@ from wszoo.errors import IncompatibleError, LimitError, MalformedError, NotFound
 from wszoo.progress import Silent
 from wszoo.schema.decode import decode, encode
 from wszoo.schema.model import Component, Frame, Graph, ModelConfig, TensorInfo
-from wszoo.weights.packs import Packer, PackReader, known_tensors
+from wszoo.weights.gain import FREE_GAIN, MAX_GAIN
+from wszoo.weights.packs import MAX_FRAME, Packer, PackReader, known_tensors
 from wszoo.weights.tensor import tensor_from_array
 
 DATA = np.random.default_rng(0).integers(0, 255, 4000, np.uint8)
@@ -112,6 +113,40 @@ def test_a_frame_that_decodes_to_gigabytes(store, model):
     frame = Frame(pack=0, offset=0, stored=store.blobs.size(bomb), raw=size, codec="zstd")
     with pytest.raises(LimitError, match=f"{size} bytes, more than the"):
         load(store, model(frame, info={"shape": (size,)}, packs=(bomb,)))
+
+
+def test_many_frames_that_decode_to_gigabytes_together(store, model):
+    """Each is within the bound for one, and the table says no wrong word about them."""
+    one = zstd.compress(bytes(MAX_FRAME), level=1)
+    count = FREE_GAIN // MAX_FRAME + 2
+    bombs = store.blobs.put(one * count)
+    frames = [
+        Frame(pack=0, offset=number * len(one), stored=len(one), raw=MAX_FRAME, codec="zstd") for number in range(count)
+    ]
+    config = model(*frames, info={"shape": (count * MAX_FRAME,)}, packs=(bombs,))
+    with pytest.raises(LimitError, match=f"from {count * len(one)} bytes to {count * MAX_FRAME}"):
+        load(store, config)
+
+
+def test_a_frame_that_is_named_again_and_again(store, model):
+    noise = np.random.default_rng(3).bytes(1 << 20)
+    pack = store.blobs.put(noise + zstd.compress(bytes(MAX_FRAME), level=1))
+    bomb = changed(offset=1 << 20, stored=store.blobs.size(pack) - (1 << 20), raw=MAX_FRAME, codec="zstd")
+    # Large raw frames make up for it in the sum.
+    cover = [changed(stored=1 << 20, raw=1 << 20)] * 1000
+    frames = [*cover, *[bomb] * 500]
+    config = model(*frames, info={"shape": (sum(frame.raw for frame in frames),)}, packs=(pack,))
+    with pytest.raises(MalformedError, match=rf"of pack {pack}, which has \d+: they overlap"):
+        load(store, config)
+
+
+def test_weights_that_are_mostly_zeros_are_within_the_bounds(store):
+    """The bound is far from what honest models have: one non-zero of a hundred, as after pruning."""
+    rng = np.random.default_rng(4)
+    values = np.where(rng.random(8 << 20) < 0.01, rng.normal(size=8 << 20), 0).astype(np.float16)
+    packer = Packer(store.blobs, {})
+    packer.add([tensor_from_array("w", values)], Silent())
+    assert values.nbytes * 2 < MAX_GAIN * packer.new_bytes
 
 
 def test_raw_frames_of_exabytes_are_refused_before_memory_is_taken(store, model):

@@ -1,8 +1,9 @@
 """The one boundary where JSON from outside becomes typed objects, and back.
 
-Nothing else in wszoo parses a manifest, config, index or lock. Bounds come first: size before decoding, nesting while
-decoding. Errors name the document and the field's path. Unknown fields are ignored; a document's identity is the digest
-of the bytes as received, so what is not understood is never lost by re-encoding.
+Nothing else in wszoo parses a manifest, config, index or lock. Bounds come first: size and number of values before
+decoding, nesting while decoding; together they keep what a hostile document costs below 300 MB. Errors name the
+document and the field's path. Unknown fields are ignored; a document's identity is the digest of the bytes as received,
+so what is not understood is never lost by re-encoding.
 """
 
 from __future__ import annotations
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MAX_DOCUMENT = 64 << 20  # a config with 100,000 tensors takes about 20 MB
+MAX_DOCUMENT = 32 << 20  # bytes; a config with 100,000 tensors takes 30 MB
+# Commas: 100,000 tensors have 1,000,000, and take 133 MB. The dearest documents, of short texts, take 170 bytes each.
+MAX_VALUES = 1_100_000
+MAX_MARKS = 250_000  # in TOML: what begins or ends a key or value; the dearest, a table, takes 440 bytes for one
+MAX_DOTS = 100  # in a line of TOML: memory grows with their square, and 5,000 in one key take 97 MB
 MAX_MANIFEST = 4 << 20  # what registries accept
 _MAX_REASON = 500  # characters: msgspec repeats the offending value, which may have megabytes
 
@@ -59,11 +64,13 @@ def decode(data: bytes | memoryview, kind: type[T], *, what: str, limit: int = M
         limit: the most bytes accepted.
 
     Raises:
-        LimitError: larger than ``limit``, or nested too deep.
+        LimitError: larger than ``limit``, nested too deep, or of too many values.
         MalformedError: not JSON, or a field is missing or of another type.
     """
     if len(data) > limit:
         raise LimitError(f"{what} has {len(data)} bytes, more than the {limit} that wszoo accepts")
+    if len(data) > MAX_VALUES and (values := bytes(data).count(b",")) > MAX_VALUES:
+        raise LimitError(f"{what} has {values} values, more than the {MAX_VALUES} that wszoo accepts")
     try:
         return cast("T", _decoder(cast("Any", kind)).decode(data))
     except RecursionError:
@@ -79,6 +86,10 @@ def decode_toml(data: bytes, kind: type[T], *, what: str, limit: int, hint: str)
     """Decode a TOML document. Arguments and errors as for :func:`decode`; ``hint`` says what to do about it."""
     if len(data) > limit:
         raise LimitError(f"{what} has {len(data)} bytes, more than the {limit} that wszoo accepts", hint=hint)
+    if (marks := sum(map(data.count, (b"=", b"[", b"{", b",", b".")))) > MAX_MARKS:
+        raise LimitError(f"{what} has {marks} keys and values, more than the {MAX_MARKS} that wszoo accepts", hint=hint)
+    if any(line.count(b".") > MAX_DOTS for line in data.splitlines()):
+        raise LimitError(f"a line of {what} has more than {MAX_DOTS} dots: its keys are nested too deep", hint=hint)
     try:
         value = tomllib.loads(data.decode())
     except RecursionError:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 VERSION: Final = 1
-MAX_LOCK = 16 << 20  # bytes; a model with 255 packs and ten plans takes 35 kB
+MAX_LOCK = 4 << 20  # bytes; a model with 255 packs and ten plans takes 35 kB
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 
 
