@@ -48,7 +48,7 @@ def test_every_console_command_of_a_page_works_in_order(page: str, tmp_path: Pat
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, "docs/remotes.md"])
 def test_python_examples_of_a_page_work(page: str, tmp_path: Path) -> None:
     code = "\n".join(_blocks(page, "python"))
     done = _run([sys.executable, "-c", code], tmp_path / "store")

@@ -2,6 +2,7 @@
 
 from wszoo.transfer.documents import RemoteDocuments
 from wszoo.transfer.fetching import fetch, missing
+from wszoo.transfer.following import Follower, GivenUp
 from wszoo.transfer.tuning import Tuning
 
-__all__ = ["RemoteDocuments", "Tuning", "fetch", "missing"]
+__all__ = ["Follower", "GivenUp", "RemoteDocuments", "Tuning", "fetch", "missing"]

@@ -156,14 +156,17 @@ class Download:
                 self._hashing = False
 
     def finished(self) -> Finished:
-        """The file with its digest, on the disk for good.
+        """The file with its digest."""
+        return Finished(self.item, self._partial.data, Digest.from_hash(self._hash))
+
+    def sync(self) -> None:
+        """Wait until the file is on the disk for good.
 
         Raises:
             StorageError: the file system refuses.
         """
         with storage_errors("write a blob to"), self._partial.data.open("r+b", buffering=0) as file:
             os.fsync(file.fileno())
-        return Finished(self.item, self._partial.data, Digest.from_hash(self._hash))
 
     def restart(self) -> None:
         """Fetch everything again: it came out wrong, and nobody knows where.

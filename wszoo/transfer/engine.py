@@ -12,16 +12,18 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from wszoo.errors import IntegrityError, RemoteError, WszooError
 from wszoo.transfer.download import Attempt, Download
+from wszoo.transfer.following import EARLY, GivenUp
 from wszoo.transfer.governor import Governor
 from wszoo.transfer.requests import Stopped, fetch_segment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from wszoo.store.partials import Partials
     from wszoo.transfer.items import Item, Segment
@@ -75,14 +77,19 @@ class Engine:
         self._left = len(self._new)
         self._attempts: dict[threading.Thread, Attempt | None] = {}
         self._busy = 0
+        self._placing = 0
         self._governor = Governor(tuning.start, tuning.workers)
         self._error: BaseException | None = None
         self.stopping = threading.Event()
 
-    def run(self) -> None:
+    def run(self, given_up: Callable[[], bool] = lambda: False) -> None:
         """Fetch everything.
 
+        Args:
+            given_up: whether the rest is not wanted any more; asked five times a second.
+
         Raises:
+            GivenUp: it is not.
             NotFoundError: a blob is at no source.
             IntegrityError: every source sends something else than was promised.
             RemoteError: the sources failed again and again.
@@ -94,6 +101,8 @@ class Engine:
                     self._hire()
                     self._changed.wait(_TICK)
                     self._watch()
+                    if given_up():
+                        self._error = self._error or GivenUp()
         finally:
             self._end()
         if self._error is not None:
@@ -102,7 +111,8 @@ class Engine:
     # ---- the watcher ----
 
     def _hire(self) -> None:
-        wanted = min(self._governor.limit, self._tuning.workers)
+        # Those who wait for the disk leave the line to others.
+        wanted = min(self._governor.limit, self._tuning.workers) + min(self._placing, self._tuning.workers)
         while len(self._attempts) < wanted:
             worker = threading.Thread(target=self._work, name="wszoo-fetch", daemon=True)
             self._attempts[worker] = None
@@ -197,6 +207,7 @@ class Engine:
         if item.present():  # perhaps the last owner finished it just before the claim became ours
             self._partials.release(item.key)
             self._count(item.size)
+            item.arrived(None)
             self._finish()
             return None
         partial, done = self._partials.open(item.key, item.size, self._tuning.segment)
@@ -229,16 +240,35 @@ class Engine:
         return download
 
     def _place(self, download: Download) -> None:
+        finished = download.finished()
         try:
-            download.item.place(download.finished())
+            download.item.check(finished)
         except IntegrityError as error:
             self._again(download, error)
             return
+        if EARLY:
+            download.item.arrived(finished.path)
+        with self._waiting_for_the_disk():
+            download.sync()
+            download.item.place(finished)
+        if not EARLY:
+            download.item.arrived(None)
         download.drop()
         self._partials.release(download.item.key)
         with self._changed:
             self._open.remove(download)
         self._finish()
+
+    @contextmanager
+    def _waiting_for_the_disk(self) -> Iterator[None]:
+        with self._changed:
+            self._busy, self._placing = self._busy - 1, self._placing + 1
+            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._busy, self._placing = self._busy + 1, self._placing - 1
 
     def _again(self, download: Download, error: IntegrityError) -> None:
         """Fetch an item again that came out wrong, preferring another source each time; each gets one such chance."""

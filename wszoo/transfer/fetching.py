@@ -16,11 +16,13 @@ from wszoo.transfer.sources import Sources, flattened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from wszoo.progress import Progress
     from wszoo.remotes.protocol import Remote
     from wszoo.schema.oci import Descriptor
     from wszoo.store.store import Store
+    from wszoo.transfer.following import Follower
     from wszoo.transfer.items import Finished
     from wszoo.transfer.tuning import Tuning
 
@@ -44,6 +46,7 @@ def fetch(
     mirrors: Sequence[Remote] = (),
     tuning: Tuning | None = None,
     whole: bool = False,
+    follower: Follower | None = None,
 ) -> None:
     """Copy blobs into the store.
 
@@ -59,42 +62,60 @@ def fetch(
         mirrors: where else the blobs may be had, in order.
         tuning: how hard to try; None for the default.
         whole: packs that a table stands in for are wanted as well.
+        follower: is told of each blob.
 
     Raises:
+        GivenUp: the follower wants no more.
         StorageError: the disk has not enough room (checked first), or refuses.
         IntegrityError: a blob is not what its descriptor says; nothing of it is kept.
         NotFoundError: a blob is at no source.
         RemoteError: the sources failed again and again.
     """
     unique = {each.digest: each for each in descriptors}
-    items = [blob_item(store, descriptor, whole=whole) for descriptor in unique.values()]
-    transfer((remote, *mirrors), store, items, progress, label, tuning=tuning or tunings.DEFAULT)
+    items = [blob_item(store, descriptor, whole=whole, follower=follower) for descriptor in unique.values()]
+    transfer((remote, *mirrors), store, items, progress, label, tuning=tuning or tunings.DEFAULT, follower=follower)
 
 
 def transfer(
-    remotes: Sequence[Remote], store: Store, items: Sequence[Item], progress: Progress, label: str, *, tuning: Tuning
+    remotes: Sequence[Remote],
+    store: Store,
+    items: Sequence[Item],
+    progress: Progress,
+    label: str,
+    *,
+    tuning: Tuning,
+    follower: Follower | None = None,
 ) -> None:
-    """Make items; see :func:`fetch`."""
+    """Make items; see :func:`fetch`. The follower is asked whether it gives up; items tell it what arrives, or not."""
     total = sum(item.size for item in items)
     with _partials(store) as partials:
         kept = sum(partials.kept(item.key, item.size, tuning.segment) for item in items)
         check_room(store.layout.root, total - kept, "fetch the model")
         with progress.stage(label, total) as advance:
-            Engine(Sources(flattened(remotes), tuning), partials, items, advance, tuning).run()
+            engine = Engine(Sources(flattened(remotes), tuning), partials, items, advance, tuning)
+            engine.run(follower.given_up if follower is not None else lambda: False)
 
 
-def blob_item(store: Store, descriptor: Descriptor, *, whole: bool = False) -> Item:
+def blob_item(store: Store, descriptor: Descriptor, *, whole: bool = False, follower: Follower | None = None) -> Item:
     """A blob, to be placed under its digest; with ``whole``, a table that stands in for it does not count."""
 
-    def place(finished: Finished) -> None:
+    def check(finished: Finished) -> None:
         descriptor.digest.check(finished.digest, f"blob {descriptor.digest}")
+
+    def place(finished: Finished) -> None:
         store.blobs.adopt(finished.path, descriptor.digest)
+
+    def arrived(path: Path | None) -> None:
+        if follower is not None:
+            follower.arrived(descriptor.digest, path)
 
     return Item(
         key=descriptor.digest,
         ranges=(Range(descriptor, 0, descriptor.size),) if descriptor.size else (),
         present=lambda: store.holds([descriptor]) if whole else _here(store, descriptor),
         place=place,
+        check=check,
+        arrived=arrived,
     )
 
 

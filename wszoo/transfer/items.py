@@ -36,7 +36,9 @@ class Item:
         key: what other processes that want the same call it; a blob's digest.
         ranges: its bytes, one range after the other.
         present: whether it is in the store, made by anybody.
-        place: what to do with the finished file: check it and put it where it belongs.
+        place: puts the finished file where it belongs.
+        check: raises IntegrityError where the file is not what it should be.
+        arrived: is told, once, that it is in the store (None), or will be and is in this file now.
         whole: it is one blob as a whole, which ``key`` is the digest of.
     """
 
@@ -44,6 +46,8 @@ class Item:
     ranges: tuple[Range, ...]
     present: Callable[[], bool]
     place: Callable[[Finished], None]
+    check: Callable[[Finished], None] = lambda _: None
+    arrived: Callable[[Path | None], None] = lambda _: None
     whole: bool = True
 
     @property
@@ -58,7 +62,7 @@ class Finished:
 
     Attributes:
         item: what it was to be.
-        path: where it is, synced; whoever places it moves it away.
+        path: where it is; whoever places it, synced, moves it away.
         digest: of its content.
     """
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from wszoo.schema.model import ModelConfig
     from wszoo.schema.oci import Descriptor
     from wszoo.store.store import Store
+    from wszoo.transfer.following import Follower
     from wszoo.transfer.tuning import Tuning
 
 WORTH = (
@@ -118,8 +119,11 @@ def fetch_parts(
     label: str,
     *,
     tuning: Tuning | None = None,
+    follower: Follower | None = None,
 ) -> set[Digest]:
     """Fetch what is missing of some packs; the packs of the model that are fetched as a whole are here already.
+
+    A follower is told of none of them, since their tensors are good only when this is over; it may still give up.
 
     Returns:
         The packs that have to be fetched as a whole after all, since a tensor was wrong.
@@ -128,7 +132,7 @@ def fetch_parts(
         WszooError: as for :func:`wszoo.transfer.fetch`.
     """
     items = {pack: _item(store, ranges) for pack, ranges in parts.ranges.items() if ranges}
-    transfer(remotes, store, list(items.values()), progress, label, tuning=tuning or tunings.DEFAULT)
+    transfer(remotes, store, list(items.values()), progress, label, tuning=tuning or tunings.DEFAULT, follower=follower)
     local = {pack: (made(store.layout, item.key), parts.ranges[pack]) for pack, item in items.items()}
     places = {tensor: parts.here.get(tensor) or _moved(at, local) for tensor, at in parts.wanted.items()}
     fresh = [tensor for tensor in places if tensor not in parts.here]

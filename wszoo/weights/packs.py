@@ -11,6 +11,7 @@ import hashlib
 import math
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from wszoo.errors import BuildError, LimitError, MalformedError, WszooError
 from wszoo.parallel import ordered_map
 from wszoo.schema.model import Frame, ModelConfig, TensorInfo
 from wszoo.store.substitutes import read_substitute
+from wszoo.weights.gain import stored_bytes
 from wszoo.weights.tensor import Tensor, dtype_of
 
 if TYPE_CHECKING:
@@ -228,6 +230,38 @@ def _cut_out(pack: Bytes, frame: StoredFrame | Frame, what: str) -> Bytes:
     return pack[frame.offset : frame.offset + frame.stored]
 
 
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """A tensor that is being decoded.
+
+    Attributes:
+        data: its bytes, once all parts were called; a single raw frame is mapped and has none.
+        parts: each decodes a frame; in any order, on any thread.
+    """
+
+    data: Bytes
+    parts: tuple[Callable[[], None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A tensor of a model, and how to get at its bytes.
+
+    Attributes:
+        tensor: loads what :attr:`load` does, checked if the reader checks.
+        packs: of the model, in which its frames are.
+        begin: starts decoding.
+        load: decodes, here and now; unchecked.
+        check: raises IntegrityError for bytes that are not the tensor's.
+    """
+
+    tensor: Tensor
+    packs: frozenset[Digest]
+    begin: Callable[[], Loading]
+    load: Callable[[], Bytes]
+    check: Callable[[Bytes], None]
+
+
 class PackReader:
     """Reads the tensors of one model out of a store.
 
@@ -235,12 +269,16 @@ class PackReader:
         blobs: where the packs are.
         config: of the model; checked here as far as it can be without touching the packs.
         verify: hash each tensor when it is loaded; for who uses tensors without hashing what they make of them.
+
+    Raises:
+        LimitError: the model's tensors would decode to far more than its packs hold.
     """
 
     def __init__(self, blobs: Blobs, config: ModelConfig, *, verify: bool = False) -> None:
         self._blobs = blobs
         self._config = config
         self._verify = verify
+        self._stored = stored_bytes(config)
         self._maps: dict[Digest, Bytes] = {}
         self._substitutes: dict[Digest, Mapping[Digest, tuple[Place, ...]]] = {}
 
@@ -251,6 +289,26 @@ class PackReader:
             MalformedError: the tensor table contradicts itself.
         """
         return tuple(self._tensor(info) for info in self._config.components[name].tensors)
+
+    def stored(self, name: str) -> Iterator[StoredTensor]:
+        """The same tensors, to be decoded part by part.
+
+        Raises:
+            MalformedError: the tensor table contradicts itself.
+        """
+        for info in self._config.components[name].tensors:
+            tensor, at = self._tensor(info), self._config.frames[info.digest]
+            yield StoredTensor(
+                tensor=tensor,
+                packs=frozenset(self._config.packs[frame.pack] for frame in at),
+                begin=partial(self._begin, info, at),
+                load=partial(self._load, info, at),
+                check=partial(_check, info),
+            )
+
+    def offer(self, pack: Digest, data: Bytes) -> None:
+        """Read a pack from here, checked bytes that are on their way into the store."""
+        self._maps[pack] = data
 
     def packs(self, name: str) -> frozenset[Digest]:
         """The packs that hold a component's tensors in this store, those that stand in for others included.
@@ -276,20 +334,33 @@ class PackReader:
     def _checked(self, info: TensorInfo, at: tuple[Frame, ...]) -> Bytes:
         data = self._load(info, at)
         if self._verify:
-            info.digest.check(Digest.of(data), f"tensor {info.name!r}")
+            _check(info, data)
         return data
 
     def _load(self, info: TensorInfo, at: tuple[Frame, ...]) -> Bytes:
+        loading = self._begin(info, at)
+        for part in loading.parts:
+            part()
+        return loading.data
+
+    def _begin(self, info: TensorInfo, at: tuple[Frame, ...]) -> Loading:
         located = self._locate(info, at)
         stored = [_cut_out(self._map(frame.pack), frame, f"tensor {info.name!r}") for frame in located]
         if len(located) == 1 and located[0].codec == codec.RAW:
-            return stored[0]
+            return Loading(stored[0], ())
+        for pack in {frame.pack for frame in located}:
+            self._check_overlap(pack)
         out = np.empty(sum(frame.raw for frame in located), np.uint8)
-        start = 0
+        parts, start = [], 0
         for frame, data in zip(located, stored, strict=True):
-            codec.decode(frame.codec, data, out[start : start + frame.raw])
+            parts.append(partial(codec.decode, frame.codec, data, out[start : start + frame.raw]))
             start += frame.raw
-        return out
+        return Loading(out, tuple(parts))
+
+    def _check_overlap(self, pack: Digest) -> None:
+        taken, size = self._stored[pack], len(self._map(pack))
+        if taken > size:
+            raise MalformedError(f"tensors take {taken} bytes of pack {pack}, which has {size}: they overlap")
 
     def _locate(self, info: TensorInfo, at: tuple[Frame, ...]) -> Located:
         """Where a tensor's frames are: in the model's packs, or where what stands in for one of them says."""
@@ -313,6 +384,10 @@ class PackReader:
         if digest not in self._maps:
             self._maps[digest] = self._blobs.map(digest)
         return self._maps[digest]
+
+
+def _check(info: TensorInfo, data: Bytes) -> None:
+    info.digest.check(Digest.of(data), f"tensor {info.name!r}")
 
 
 def weights_digest(tensors: Sequence[TensorInfo]) -> Digest:

@@ -134,7 +134,10 @@ class Tensor:
 
     def array(self) -> NDArray[Any]:
         """The elements as an array of ``shape``; 4-bit types come as their flat packed bytes."""
-        raw = self.load()
+        return self.shaped(self.load())
+
+    def shaped(self, raw: Bytes) -> NDArray[Any]:
+        """The tensor's bytes as :meth:`array` gives them."""
         return raw if self.dtype.packed else raw.view(self.dtype.numpy).reshape(self.shape)
 
 
