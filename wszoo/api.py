@@ -13,7 +13,11 @@ from wszoo.places import open_for_push, open_remote
 from wszoo.plugins import registry
 from wszoo.pull import PullReport, pull, select_local
 from wszoo.settings import remotes
+from wszoo.store.documents import read_index
+from wszoo.store.engine_only import keep_engines_only
+from wszoo.store.shipped_caches import cache_descriptors
 from wszoo.surroundings import surroundings
+from wszoo.transfer import RemoteDocuments
 from wszoo.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -24,11 +28,13 @@ if TYPE_CHECKING:
 
     from wszoo import export as exports
     from wszoo.building.build import BuildReport
+    from wszoo.pull import PullFollower
     from wszoo.push import PushReport
     from wszoo.refit import RefitReport
     from wszoo.remotes.protocol import Remote
     from wszoo.schema.oci import Descriptor
     from wszoo.schema.trust import Release
+    from wszoo.stream import TensorStream
     from wszoo.trust.keys import PublicKey
     from wszoo.trust.signatures import StoredSignature
 
@@ -55,6 +61,7 @@ class Zoo(Upkeep):
         allow_unsigned: bool = False,
         avoid: Sequence[str] = (),
         keep: str = Keep.BOTH.value,
+        follower: PullFollower | None = None,
     ) -> Model:
         """Fetch what is missing of a model, for one GPU.
 
@@ -69,10 +76,14 @@ class Zoo(Upkeep):
                 must pin ``ref``, since any of them may tell what the tag is.
             allow_unsigned: take it also if nothing vouches for it; see docs/trust.md. ``model.trust`` tells.
             avoid: digests or target names of plans not to take.
-            keep: ``both`` keeps assembled plans beside the weights, ``weights`` reads them out of the store each time.
+            keep: ``both`` keeps assembled plans beside the weights, ``weights`` reads them out of the store each time,
+                ``engine`` lets :meth:`gc` delete the weights of plans that are kept; where a plan is lost, a pull
+                fetches them again.
+            follower: is told what is chosen, and of each blob that arrives; :meth:`stream` is made of one.
 
         Raises:
-            UsageError: ``gpu``, ``keep`` or ``avoid`` names nothing that there is.
+            UsageError: ``gpu``, ``keep`` or ``avoid`` names nothing that there is; or ``engine`` alone is to be kept of
+                a model that was built here.
             NotFoundError: no such ref.
             IncompatibleError: a component has no plan that fits; lists every plan with the reason.
             IntegrityError: bytes are not what their digest says.
@@ -83,9 +94,64 @@ class Zoo(Upkeep):
         kept = parse_keep(keep)
         remote = open_remote(source, mirrors) if source else None if offline else self._configured(parsed)
         if remote is None:
-            return Model(self.store, select_local(self.store, parsed, around), self.progress, keep=kept)
-        report = pull(self.store, remote, parsed, around, progress=self.progress, allow_unsigned=allow_unsigned)
+            selection = select_local(self.store, parsed, around)
+            if kept is Keep.ENGINE:
+                keep_engines_only(self.store, self.store.refs.get(parsed))
+            if follower is not None:
+                follower.chosen(selection, ())
+            return Model(self.store, selection, self.progress, keep=kept)
+        report = pull(
+            self.store,
+            remote,
+            parsed,
+            around,
+            progress=self.progress,
+            allow_unsigned=allow_unsigned,
+            engines_only=kept is Keep.ENGINE,
+            follower=follower,
+        )
+        if cache_descriptors(read_index(self.store, report.selection.index)):  # most models have none
+            from wszoo.runtime_caches import take_fitting
+
+            take_fitting(self.store, RemoteDocuments(remote), report.selection, around.machine)
         return Model(self.store, report.selection, self.progress, keep=kept)
+
+    def stream(
+        self,
+        ref: str,
+        *,
+        gpu: str = "auto",
+        source: str | None = None,
+        components: Sequence[str] | None = None,
+        offline: bool = False,
+        mirrors: Sequence[str] = (),
+        allow_unsigned: bool = False,
+        avoid: Sequence[str] = (),
+    ) -> TensorStream:
+        """Pull a model, and get its tensors as they arrive, verified and decoded, while others are on their way.
+
+        Arguments as for :meth:`pull`, whose errors are raised by the iteration.
+
+        Returns:
+            An iterator over :class:`wszoo.stream.StreamedTensor`, and a context manager that ends the pull with its
+            block; its ``model`` is what :meth:`pull` would have returned.
+        """
+        from wszoo.stream import TensorStream
+
+        def pulling(follower: PullFollower) -> Model:
+            return self.pull(
+                ref,
+                gpu=gpu,
+                source=source,
+                components=components,
+                offline=offline,
+                mirrors=mirrors,
+                allow_unsigned=allow_unsigned,
+                avoid=avoid,
+                follower=follower,
+            )
+
+        return TensorStream(self.store, pulling)
 
     def _configured(self, ref: Ref) -> Remote | None:
         """The first configured remote that has a ref which is not in the store; None when it is, or none has it."""
@@ -116,10 +182,19 @@ class Zoo(Upkeep):
         mirrors: Sequence[str] = (),
         allow_unsigned: bool = False,
         avoid: Sequence[str] = (),
+        keep: str = Keep.BOTH.value,
     ) -> PullReport:
         """What :meth:`pull` would fetch; changes nothing. Arguments and errors as there."""
         around, remote = surroundings(gpu, components, avoid), open_remote(source, mirrors)
-        return pull(self.store, remote, Ref.parse(ref), around, dry_run=True, allow_unsigned=allow_unsigned)
+        return pull(
+            self.store,
+            remote,
+            Ref.parse(ref),
+            around,
+            dry_run=True,
+            allow_unsigned=allow_unsigned,
+            engines_only=parse_keep(keep) is Keep.ENGINE,
+        )
 
     def complete(self, ref: str, *, source: str | None = None, mirrors: Sequence[str] = ()) -> tuple[Descriptor, ...]:
         """Fetch what this store lacks of a model that it has: plans for other GPUs, packs that are here only in part.
@@ -141,7 +216,6 @@ class Zoo(Upkeep):
             StorageError: the disk is full or refuses.
         """
         from wszoo.complete import complete
-        from wszoo.transfer import RemoteDocuments
 
         entry = self.store.refs.get(Ref.parse(ref))
         if not (source or entry.source):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from wszoo.errors import NotFoundError, StorageError
 from wszoo.progress import Silent
 from wszoo.store.documents import reachable
+from wszoo.store.engine_only import keep_weights
 from wszoo.transfer import fetch
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def complete(
     """
     with store.lease():
         entry = store.refs.get(ref)
+        keep_weights(store.layout, entry.descriptor.digest)
         documents.remote.resolve(entry.ref.pinned(entry.descriptor.digest))  # a registry must know which model it is
         found = {each.digest: each for each in reachable(_Either(store, documents), entry.descriptor, None)}
         lacking = tuple(each for each in found.values() if store.blobs.size(each.digest) != each.size)

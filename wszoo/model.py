@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +12,11 @@ from wszoo.assemble import Keep, assemble
 from wszoo.errors import IncompatibleError, NotFoundError
 from wszoo.plugins import registry
 from wszoo.store.documents import read_asset
+from wszoo.store.engine_only import keeps_engines_only
 from wszoo.trust.record import decision_about
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from wszoo.backends.protocol import Assembled, Engine
     from wszoo.export import Exported, Options
@@ -149,12 +151,31 @@ class PulledComponent:
     @cached_property
     def _assembled(self) -> Assembled:
         device = self._selection.resolution.choices[self.name].device
-        return assemble(self._store, self._selection.model, self.plan, device, self._progress, keep=self._keep)
+        with self._explained():
+            return assemble(self._store, self._selection.model, self.plan, device, self._progress, keep=self._keep)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say what to do where weights are needed that were let go of."""
+        try:
+            yield
+        except NotFoundError as error:
+            selection = self._selection
+            if not keeps_engines_only(self._store.layout, selection.index.digest):
+                raise
+            entry = self._store.refs.find(selection.ref)
+            remote = entry.source if entry is not None and entry.source else "REMOTE"
+            raise NotFoundError(
+                f"{selection.ref.tagged} was pulled with --keep engine: the plan kept of {self.name} is gone or of no "
+                f"use here, and so are weights to make it from ({error.message})",
+                hint=f"fetch them again: wszoo pull {selection.ref.tagged} --from {remote}",
+            ) from error
 
     def assemble(self) -> Path | None:
         """The full plan's file, verified; None where there is none: portable, native, and when only weights are kept.
 
         Raises:
+            NotFoundError: its weights were let go of, and the plan kept instead is lost.
             IntegrityError: bytes are not what their digest says.
             StorageError: the disk is full or refuses.
         """
@@ -169,12 +190,14 @@ class PulledComponent:
         Raises:
             MissingExtraError: the runtime is not installed.
             IncompatibleError: the runtime or the GPU refuses the plan; the hint names the next best one.
+            NotFoundError: its weights were let go of, and the plan kept instead is lost.
             IntegrityError: bytes are not what their digest says.
         """
         runtime = self._selection.resolution.choices[self.name].runtime
         backend = registry().backend(runtime.backend if runtime else self.plan.config.target.backend)
         try:
-            return backend.load(replace(self._assembled, cuda_graphs=cuda_graphs))
+            with self._explained():
+                return backend.load(replace(self._assembled, cuda_graphs=cuda_graphs))
         except IncompatibleError as error:
             raise self._with_next_best(error) from error
 

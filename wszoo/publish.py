@@ -11,6 +11,7 @@ import msgspec
 from wszoo.errors import IntegrityError, NotFoundError, StorageError
 from wszoo.schema import model as model_schema
 from wszoo.schema import plan as plan_schema
+from wszoo.schema import runtime_cache
 from wszoo.schema.decode import encode
 from wszoo.schema.facts import to_annotations
 from wszoo.schema.oci import INDEX, MANIFEST, TITLE, Descriptor, Index, Manifest
@@ -24,6 +25,7 @@ from wszoo.store.documents import (
     read_model,
     read_plan,
 )
+from wszoo.store.shipped_caches import cache_descriptors, read_cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from wszoo.names import Ref
     from wszoo.schema.model import ModelConfig
     from wszoo.schema.plan import PlanConfig
+    from wszoo.schema.runtime_cache import RuntimeCacheFacts
     from wszoo.store.refs import Entry
     from wszoo.store.store import Store
 
@@ -46,11 +49,13 @@ class Published:
         entry: the ref's entry; None when there is no such ref yet.
         model: None when there is no such ref yet.
         plans: in the index's order.
+        caches: runtime caches that travel with it.
     """
 
     entry: Entry | None
     model: ModelDocument | None
     plans: tuple[PlanDocument, ...]
+    caches: tuple[Descriptor, ...] = ()
 
 
 def read_published(store: Store, ref: Ref) -> Published:
@@ -68,7 +73,8 @@ def read_published(store: Store, ref: Ref) -> Published:
         with suppress(IntegrityError, NotFoundError):
             plan = read_plan(store, each)
             plans += [plan] if store.holds(plan.blobs) else []
-    return Published(entry, model if store.holds(model.blobs) else None, tuple(plans))
+    caches = tuple(cache_descriptors(index))
+    return Published(entry, model if store.holds(model.blobs) else None, tuple(plans), caches)
 
 
 def write_model(store: Store, config: ModelConfig) -> ModelDocument:
@@ -108,11 +114,40 @@ def write_plan(store: Store, config: PlanConfig, layers: Iterable[tuple[str, Dig
     return PlanDocument(msgspec.structs.replace(descriptor, annotations=annotations), manifest, config)
 
 
-def publish(store: Store, ref: Ref, model: ModelDocument, plans: Sequence[PlanDocument]) -> Descriptor:
+def write_cache(store: Store, facts: RuntimeCacheFacts, layer: bytes) -> Descriptor:
+    """Write a runtime cache's config and manifest, and give its descriptor.
+
+    Args:
+        store: where to.
+        facts: what it is for.
+        layer: the cache, compressed.
+    """
+    packed = Descriptor(media_type=runtime_cache.LAYER, digest=store.blobs.put(layer), size=len(layer))
+    config = _put(store, facts, runtime_cache.CONFIG)
+    manifest = Manifest(artifact_type=runtime_cache.ARTIFACT, config=config, layers=(packed,))
+    descriptor = _put(store, manifest, MANIFEST, artifact_type=runtime_cache.ARTIFACT)
+    return msgspec.structs.replace(descriptor, annotations={runtime_cache.ANNOTATION: encode(facts).decode()})
+
+
+def publish(
+    store: Store,
+    ref: Ref,
+    model: ModelDocument,
+    plans: Sequence[PlanDocument],
+    *,
+    caches: Sequence[Descriptor] = (),
+) -> Descriptor:
     """Point the tag at an index of the model and its plans.
 
     Plans that are there already stay if they belong to the same model and none of the new ones replaces them, also when
-    another process publishes to the same tag at the same time.
+    another process publishes to the same tag at the same time. Runtime caches stay as long as their plans do.
+
+    Args:
+        store: holds all of it.
+        ref: the tag.
+        model: what it is to point to.
+        plans: those to add.
+        caches: runtime caches to add, from :func:`write_cache`.
 
     Returns:
         The index's descriptor.
@@ -131,7 +166,8 @@ def publish(store: Store, ref: Ref, model: ModelDocument, plans: Sequence[PlanDo
                     hint="another program deletes there: build again when it has stopped",
                 )
         ordered = sorted(merged.values(), key=lambda plan: _slot(plan.config))
-        index = Index(manifests=(model.descriptor, *(plan.descriptor for plan in ordered)))
+        kept = _caches(store, (*before.caches, *caches), ordered)
+        index = Index(manifests=(model.descriptor, *(plan.descriptor for plan in ordered), *kept))
         descriptor = _put(store, index, INDEX)
         if store.refs.swap(ref, descriptor, held=None, expected=before.entry):
             return descriptor
@@ -145,6 +181,18 @@ def _graph_layers(config: ModelConfig) -> list[Digest]:
 def _keepable(before: Published, model: ModelDocument) -> Iterable[PlanDocument]:
     same = before.model is not None and before.model.descriptor.digest == model.descriptor.digest
     return before.plans if same else ()
+
+
+def _caches(store: Store, caches: Iterable[Descriptor], plans: Iterable[PlanDocument]) -> list[Descriptor]:
+    """Those that plans of the index have a use for, and that are here; of two for one purpose the later."""
+    engines = {plan.config.kept_as for plan in plans}
+    found: dict[tuple[str, ...], Descriptor] = {}
+    for each in caches:
+        with suppress(IntegrityError, NotFoundError):  # a cache only saves time
+            cache = read_cache(store, each)
+            if cache.facts.engine_digest in engines and store.holds(cache.blobs):
+                found[cache.facts.slot] = each
+    return [found[slot] for slot in sorted(found)]
 
 
 def _slot(config: PlanConfig) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from wszoo.errors import IncompatibleError, MalformedError, StorageError
 from wszoo.progress import Progress, Silent
@@ -22,12 +22,12 @@ from wszoo.store.documents import (
     read_model,
     read_plan,
 )
-from wszoo.transfer import RemoteDocuments, fetch, missing
-from wszoo.transfer.tensors import fetch_parts, plan_parts
+from wszoo.store.engine_only import check_pulled, keep_engines_only, keep_weights, packs_beside
+from wszoo.transfer import Follower, RemoteDocuments, fetch, missing
 from wszoo.trust.vouching import Vouched, vouch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from wszoo.digest import Digest
     from wszoo.gpu.machine import Machine, Runtime
@@ -111,11 +111,26 @@ class Order:
         vouched: why.
         selection: what.
         names: refs under which the store is to keep it.
+        engines_only: its weights may go once its plans are kept whole; those that went are not fetched again.
     """
 
     vouched: Vouched
     selection: Selection
     names: tuple[Ref, ...]
+    engines_only: bool = False
+
+
+class PullFollower(Follower, Protocol):
+    """Who follows a pull."""
+
+    def chosen(self, selection: Selection, lacking: Collection[Digest]) -> None:
+        """The transfer begins.
+
+        Args:
+            selection: what is pulled; it may be taken.
+            lacking: blobs of it that are not in the store; :meth:`arrived` tells of those that are fetched as a whole.
+        """
+        ...
 
 
 def select(
@@ -193,6 +208,8 @@ def pull(
     mirrors: Sequence[Remote] = (),
     tuning: Tuning | None = None,
     allow_unsigned: bool = False,
+    engines_only: bool = False,
+    follower: PullFollower | None = None,
 ) -> PullReport:
     """Fetch a model and the plans that fit into a store.
 
@@ -208,8 +225,12 @@ def pull(
         mirrors: where else its blobs may be had; what the ref points to is asked of ``remote`` alone.
         tuning: how hard to try; None for the default.
         allow_unsigned: take it also if nothing vouches for it.
+        engines_only: see :class:`Order`.
+        follower: is told what is chosen, and of each blob that arrives.
 
     Raises:
+        GivenUp: the follower wants no more.
+        UsageError: ``engines_only``, and all of the model is here, as after a build.
         TrustError: nothing vouches for what the remote has.
         NotFoundError: the remote has no such ref, or not all of its blobs.
         IncompatibleError: a component has no plan that fits.
@@ -217,37 +238,60 @@ def pull(
         RemoteError: the remote and its mirrors failed again and again.
         StorageError: the disk is full or refuses.
     """
+    if engines_only:
+        check_pulled(store.refs.find(ref.unpinned))
     index = remote.resolve(ref)
     documents = RemoteDocuments(remote, tuple(mirrors), tuning)
     vouched = vouch(store, remote, documents, ref, index, allow_unsigned=allow_unsigned)
     bare = Descriptor(media_type=INDEX, digest=index.digest, size=index.size)
     selection = select(documents, ref, bare, around, held_in(index))
-    order = Order(vouched=vouched, selection=selection, names=(ref.unpinned,))
-    return take(store, documents, order, dry_run=dry_run, progress=progress)
+    order = Order(vouched=vouched, selection=selection, names=(ref.unpinned,), engines_only=engines_only)
+    return take(store, documents, order, dry_run=dry_run, progress=progress, follower=follower)
 
 
 def take(
-    store: Store, documents: RemoteDocuments, order: Order, *, dry_run: bool = False, progress: Progress | None = None
+    store: Store,
+    documents: RemoteDocuments,
+    order: Order,
+    *,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+    follower: PullFollower | None = None,
 ) -> PullReport:
     """Fetch what an order needs. Arguments and errors as for :func:`pull`, which has looked whether it may be taken."""
+    from wszoo.transfer.tensors import plan_parts  # loads NumPy: the first documents are on their way before
+
     ref, selection = order.vouched.ref, order.selection
-    trust, wanted = order.vouched.decision, needed(selection)
+    trust, wanted = order.vouched.decision, _wanted(store, order)
     if dry_run:
         lacking = missing(store, wanted)
         return _report(selection, trust, lacking, plan_parts(store, ref, selection.model.config, lacking))
     with store.lease():
+        if not order.engines_only:
+            keep_weights(store.layout, selection.index.digest)
         lacking = missing(store, wanted)
         for data in documents.read_before.values():
             store.blobs.put(data)
         parts = plan_parts(store, ref, selection.model.config, lacking)
         remotes = (documents.remote, *documents.mirrors)
-        fetcher = _Fetcher(remotes, store, progress or Silent(), f"fetch {ref.tagged}", documents.tuning)
+        if follower is not None:
+            follower.chosen(selection, {each.digest for each in lacking})
+        fetcher = _Fetcher(remotes, store, progress or Silent(), f"fetch {ref.tagged}", documents.tuning, follower)
         fetcher.fetch(lacking, parts)
         order.vouched.note(store)
         for name in order.names:
             remember(store, name, selection, _origin(documents.remote))
+            if order.engines_only:
+                keep_engines_only(store, store.refs.get(name))
         order.vouched.keep_signatures(store)
     return _report(selection, trust, lacking, parts)
+
+
+def _wanted(store: Store, order: Order) -> list[Descriptor]:
+    selection = order.selection
+    plans = [plan.config for plan in selection.plans.values()] if order.engines_only else []
+    spare = packs_beside(store.layout, selection.model.config, plans) if plans else ()
+    return [each for each in needed(selection) if each.digest not in spare]
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,20 +301,33 @@ class _Fetcher:
     progress: Progress
     label: str
     tuning: Tuning | None
+    follower: PullFollower | None = None
 
     def fetch(self, lacking: Sequence[Descriptor], parts: Parts) -> None:
         """Whole blobs first: tensors that are cut across packs are checked with them."""
         self._whole(each for each in lacking if each.digest not in parts.packs)
         if parts.packs:
+            from wszoo.transfer.tensors import fetch_parts
+
             label = f"{self.label}: tensors"
-            wrong = fetch_parts(self.remotes, self.store, parts, self.progress, label, tuning=self.tuning)
+            wrong = fetch_parts(
+                self.remotes, self.store, parts, self.progress, label, tuning=self.tuning, follower=self.follower
+            )
             if wrong:
                 self._whole(each for each in lacking if each.digest in wrong)
 
     def _whole(self, descriptors: Iterable[Descriptor]) -> None:
         first, *mirrors = self.remotes
-        wanted = missing(self.store, descriptors)
-        fetch(first, self.store, wanted, self.progress, self.label, mirrors=mirrors, tuning=self.tuning)
+        fetch(
+            first,
+            self.store,
+            missing(self.store, descriptors),
+            self.progress,
+            self.label,
+            mirrors=mirrors,
+            tuning=self.tuning,
+            follower=self.follower,
+        )
 
 
 def _report(selection: Selection, trust: Decision, lacking: Sequence[Descriptor], parts: Parts) -> PullReport:

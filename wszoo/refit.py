@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 from wszoo.building.earlier import reason_against, refitted
 from wszoo.errors import IncompatibleError, NotFoundError
 from wszoo.publish import publish, read_published
+from wszoo.store.engine_only import keeps_engines_only
 
 if TYPE_CHECKING:
     from wszoo.names import Ref
+    from wszoo.publish import Published
     from wszoo.store.documents import PlanDocument
     from wszoo.store.store import Store
 
@@ -36,6 +38,16 @@ class RefitReport:
     left: tuple[tuple[PlanDocument, str], ...]
 
 
+def _not_here(store: Store, ref: Ref, published: Published) -> NotFoundError:
+    entry = published.entry
+    if entry is None or not keeps_engines_only(store.layout, entry.descriptor.digest):
+        return NotFoundError(f"{ref.tagged} is not here, or not all of it", hint=f"wszoo pull {ref.tagged}")
+    return NotFoundError(
+        f"{ref.tagged} was pulled with --keep engine, and its weights are not all here any more",
+        hint=f"fetch them again: wszoo pull {ref.tagged} --from {entry.source or 'REMOTE'}",
+    )
+
+
 def refit(store: Store, ref: Ref, weights: Ref) -> RefitReport:
     """Publish the plans of ``ref`` with the weights of ``weights``, under the latter's tag.
 
@@ -48,7 +60,7 @@ def refit(store: Store, ref: Ref, weights: Ref) -> RefitReport:
     there, new = read_published(store, ref), read_published(store, weights)
     for name, published in ((ref, there), (weights, new)):
         if published.model is None:
-            raise NotFoundError(f"{name.tagged} is not here, or not all of it", hint=f"wszoo pull {name.tagged}")
+            raise _not_here(store, name, published)
     assert new.model is not None
     taken, left = [], []
     for plan in there.plans:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from wszoo.errors import IntegrityError, NotFoundError, RemoteError
 from wszoo.progress import Silent
-from wszoo.store.documents import reachable
+from wszoo.store.engine_only import needed
 from wszoo.store.substitutes import all_substitutes, table_path
 from wszoo.store.verify import Problem, VerifyReport, put_aside, verify
 from wszoo.transfer import fetch, missing
@@ -65,6 +65,7 @@ def repair(
     found = verify(store, watching, fresh=fresh)
     movable = {store.layout.blobs, store.layout.engines, store.layout.tensors}
     damaged = [Path(each.path) for each in found.problems if each.what == "damaged"]
+    movable.update(store.layout.runtime.glob("*"))  # native plans with their weights
     damaged = [path for path in damaged if path.parent in movable]
     with store.lease():
         put_aside(store, damaged)
@@ -129,7 +130,7 @@ class _Mending:
     def _lacking(self, entry: Entry) -> list[Descriptor]:
         found: list[Descriptor] = []
         try:
-            for descriptor in reachable(self.store, entry.descriptor, entry.held):
+            for descriptor in needed(self.store, entry):
                 found += missing(self.store, [descriptor])
         except NotFoundError:
             pass  # a document, which was yielded before it was read

@@ -11,6 +11,7 @@ from wszoo.store.store import Store, default_root
 
 if TYPE_CHECKING:
     from wszoo.repair import RepairReport
+    from wszoo.schema.runtime_cache import RuntimeCacheFacts
     from wszoo.store.cache import CachedEngine, CacheReport
     from wszoo.store.gc import GcReport
     from wszoo.store.verify import VerifyReport
@@ -68,6 +69,20 @@ class Upkeep:
 
         self.store.require()
         return shrink_cache(self.store, limit)
+
+    def ship_caches(self, ref: str) -> tuple[RuntimeCacheFacts, ...]:
+        """Add the kernels that TensorRT-RTX compiled on this machine's GPUs to a model.
+
+        See :func:`wszoo.runtime_caches.ship`.
+
+        Raises:
+            NotFoundError: no such ref, not all of it is here, or no plan of it has run here.
+            UsageError: this machine has no GPU.
+        """
+        from wszoo.runtime_caches import ship
+        from wszoo.surroundings import machine
+
+        return ship(self.store, Ref.parse(ref), machine())
 
     def gc(self, *, dry_run: bool = False, grace: float | None = None) -> GcReport:
         """Delete what no ref reaches; see :func:`wszoo.store.gc.collect`.

@@ -36,7 +36,7 @@ def assembled(store, gpu="sm89", **changes):
 def test_an_assembled_plan_is_what_the_builder_wrote(origin, gpu):
     made = assembled(origin, gpu)
     assert made.engine.read_bytes() == synthetic_plan(graph_from_model(network()), f"rtx-{gpu}")
-    assert made.engine.name == f"{made.config.engine_digest.hex}.plan"
+    assert made.engine.name == f"{made.config.engine_tree.hex}.plan"
     assert leftovers(origin) == [made.engine.name]
 
 
@@ -105,14 +105,14 @@ def test_a_plan_that_is_kept_already_is_used_though_only_weights_are_to_be_kept(
 def test_a_streamed_plan_of_another_digest_is_refused_before_a_byte_is_read(origin):
     selection = select_local(origin, REF, around("sm89"))
     plan = selection.plans["net"]
-    lying = replace(plan, config=msgspec.structs.replace(plan.config, engine_digest=Digest.of(b"other")))
+    lying = replace(plan, config=msgspec.structs.replace(plan.config, engine_tree=Digest.of(b"other")))
     with pytest.raises(IntegrityError, match="the plan of net for rtx-sm89"):
         assemble(origin, selection.model, lying, "cuda", Silent(), keep=Keep.WEIGHTS)
 
 
 def test_bytes_of_another_digest_are_refused_and_not_kept(origin):
     with pytest.raises(IntegrityError, match="the plan of net for rtx-sm89 is damaged"):
-        assembled(origin, engine_digest=Digest.of(b"other"))
+        assembled(origin, engine_tree=Digest.of(b"other"))
     assert leftovers(origin) == []
 
 

@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 
 import click
 
-from wszoo.cli.common import Session, common_options
+from wszoo.cli.common import Session, common_options, complete_refs
 from wszoo.cli.output import hint, print_json, print_table
-from wszoo.text import human, parse_size
+from wszoo.names import Ref
+from wszoo.text import counted, human, parse_size
 
 
 @click.group("cache")
@@ -20,6 +21,7 @@ def cache_command() -> None:
       wszoo cache list
       wszoo cache limit '20 GB'
       wszoo cache clear
+      wszoo cache ship sdxl:1.0
     """
 
 
@@ -95,6 +97,27 @@ def clear_command(session: Session) -> None:
     else:
         used = f"; kept {report.kept_in_use} in use" if report.kept_in_use else ""
         hint(f"deleted {len(report.deleted)} assembled plans, {human(report.freed_bytes)}{used}")
+
+
+@cache_command.command("ship", short_help="Add this GPU's compiled kernels to a model.")
+@click.argument("ref", shell_complete=complete_refs)
+@common_options
+def ship_command(session: Session, *, ref: str) -> None:
+    """Add the kernels that TensorRT-RTX compiled on this machine's GPU to a model in the store.
+
+    Load and run its plans here first. Then push the model: who pulls it for the same GPU product need not compile.
+
+    \b
+    Example:
+      wszoo cache ship sdxl:1.0
+    """
+    shipped = session.zoo().ship_caches(ref)
+    if session.as_json:
+        print_json({"ref": Ref.parse(ref).tagged, "caches": shipped})
+        return
+    rows = [[each.product, f"{each.backend} {each.version}", each.cuda, human(each.size)] for each in shipped]
+    print_table(["GPU", "runtime", "CUDA", "size"], rows)
+    hint(f"{Ref.parse(ref).tagged} has {counted(len(shipped), 'runtime cache')} of this machine; push it again")
 
 
 def _limit(limit: int | None) -> str:

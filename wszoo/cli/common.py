@@ -87,8 +87,11 @@ def complete_refs(ctx: click.Context, param: click.Parameter, incomplete: str) -
 
 def keep_option(function: Callable[P, R]) -> Callable[P, R]:
     """``--keep``."""
-    text = "Of TensorRT plans: both (assembled, beside the weights) or weights (read out of the store at each load)."
-    choice = click.Choice(["both", "weights"])
+    text = (
+        "Of TensorRT plans: both (assembled, beside the weights), weights (read out of the store at each load), or "
+        "engine (assembled; gc may delete the weights)."
+    )
+    choice = click.Choice(["both", "weights", "engine"])
     return click.option("--keep", type=choice, default="both", show_default=True, help=text)(function)
 
 

@@ -83,7 +83,14 @@ def pull_command(
     remote = None if offline else source
     if dry_run and remote is not None:
         report = zoo.plan_pull(
-            ref, gpu=gpu, source=remote, components=chosen, mirrors=mirrors, allow_unsigned=allow_unsigned, avoid=avoid
+            ref,
+            gpu=gpu,
+            source=remote,
+            components=chosen,
+            mirrors=mirrors,
+            allow_unsigned=allow_unsigned,
+            avoid=avoid,
+            keep=keep,
         )
         warn_unsigned(report.trust)
         _print_dry_run(report, as_json=session.as_json)
@@ -225,7 +232,7 @@ def _print_pulled(model: Model, *, assemble: bool) -> None:
     _print_choices(model.resolution)
     for name, path in engines.items():
         facts = model[name].facts
-        echo(f"{name}: assembled {human(facts.engine_bytes)}, {facts.engine_digest} as built: {path}")
+        echo(f"{name}: assembled {human(facts.engine_bytes)}, tree digest {facts.kept_as} as built: {path}")
 
 
 def _engines(model: Model, *, assemble: bool) -> dict[str, Path]:

@@ -21,6 +21,7 @@ from wszoo.store.documents import (
     read_indexed_model,
     read_plan,
 )
+from wszoo.store.shipped_caches import cache_descriptors
 from wszoo.transfer import RemoteDocuments, fetch, missing
 from wszoo.trust.vouching import vouch
 
@@ -88,7 +89,9 @@ class Shared:
         fetch(self.remote, store, missing(store, wanted), self.progress, f"fetch {ref.tagged}", whole=True)
         vouched.note(store)
         if mine.entry is not None and mine.model is not None:
-            publish(store, ref, model, [read_plan(store, each) for each in plan_descriptors(read_index(store, index))])
+            theirs = read_index(store, index)
+            plans = [read_plan(store, each) for each in plan_descriptors(theirs)]
+            publish(store, ref, model, plans, caches=cache_descriptors(theirs))
         else:
             store.refs.swap(ref, index, held=None, expected=mine.entry, source=self.remote.url)
         vouched.keep_signatures(store)

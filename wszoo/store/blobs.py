@@ -11,8 +11,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from wszoo.digest import Digest
 from wszoo.errors import IntegrityError, LimitError, MalformedError, NotFoundError, StorageError
 from wszoo.store.files import is_regular, open_regular, place, replace, storage_errors, unique_name
@@ -28,6 +26,24 @@ if TYPE_CHECKING:
 
 
 _ASIDE = re.compile(r"([0-9a-f]{64})\.aside\..+")
+
+
+def map_file(path: Path) -> Bytes:
+    """A file's bytes, memory-mapped and read-only, wherever it is moved later.
+
+    Raises:
+        StorageError: the file system refuses.
+    """
+    with storage_errors("map"), path.open("rb") as file:
+        return _map(file)
+
+
+def _map(file: BufferedReader) -> Bytes:
+    import numpy as np  # 0.1 s, which who only fetches need not wait for
+
+    if os.fstat(file.fileno()).st_size == 0:
+        return np.empty(0, np.uint8)  # an empty file cannot be mapped
+    return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
 
 
 class BlobWriter:
@@ -177,10 +193,7 @@ class Blobs:
             NotFoundError: it is not here.
         """
         with self._opened(digest) as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                return np.empty(0, np.uint8)  # an empty file cannot be mapped
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return np.frombuffer(mapped, np.uint8)
+            return _map(file)
 
     def check(self, digest: Digest) -> None:
         """Re-hash a blob.

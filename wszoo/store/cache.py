@@ -1,8 +1,9 @@
 """Assembled plans as a cache: what is kept, and letting go of what was not used for longest.
 
 Every load renews the time of a plan's stamp, in ``wszoo/verified`` or in ``wszoo/runtime``: that is when it was last
-used. One that was used in the last ``RECENT`` seconds stays: who has just been told its path is about to open it. Where
-a program has a plan mapped, Windows does not let it go, and it is passed over; elsewhere the program keeps what it has.
+used. One that was used in the last ``RECENT`` seconds stays: who has just been told its path is about to open it. So
+does one that is kept instead of weights (``engine_only.py``). Where a program has a plan mapped, Windows does not let
+it go, and it is passed over; elsewhere the program keeps what it has.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from wszoo.digest import Digest
 from wszoo.errors import MalformedError, WszooError
 from wszoo.schema import plan
 from wszoo.store.documents import plan_descriptors, plan_facts, read_index
+from wszoo.store.engine_only import sole_engines
 from wszoo.store.files import delete, is_regular, storage_errors
 from wszoo.store.leases import file_system_time
 
@@ -34,7 +36,7 @@ class CachedEngine(msgspec.Struct, frozen=True, kw_only=True):
     """An assembled plan that is kept.
 
     Attributes:
-        engine_digest: sha256 of its bytes.
+        engine_digest: what it is kept under: the tree digest of a spliced plan's bytes, a native one's digest.
         size: its bytes, with what a backend keeps to load it faster.
         used: when it was last used (file system time, seconds since 1970).
         plans: ``name:tag component target`` of the plans that assemble to it; empty when no model has one.
@@ -54,7 +56,7 @@ class CacheReport:
         deleted: sha256 of the plans that went.
         freed_bytes: their bytes.
         kept_bytes: of the plans that are kept.
-        kept_in_use: how many were passed over because they are in use.
+        kept_in_use: how many were passed over because they are in use, or kept instead of weights.
     """
 
     deleted: tuple[Digest, ...]
@@ -91,12 +93,13 @@ def shrink_cache(store: Store, limit: int, *, keep: Digest | None = None) -> Cac
     deleted, freed, in_use = [], 0, 0
     with storage_errors("delete assembled plans in"):
         recent = file_system_time(layout) - RECENT
-        kept = _kept(layout)
+        kept, sole = _kept(layout), sole_engines(store)
         total = sum(each.size for each in kept)
         for each in reversed(kept):
             if total - freed <= limit:
                 break
-            if each.engine_digest == keep or each.used > recent or not _drop(layout, each.engine_digest):
+            stays = each.engine_digest == keep or each.engine_digest in sole or each.used > recent
+            if stays or not _drop(layout, each.engine_digest):
                 in_use += 1
                 continue
             deleted.append(each.engine_digest)
@@ -152,5 +155,5 @@ def _users(store: Store) -> dict[Digest, list[str]]:
                 if each.artifact_type == plan.ARTIFACT and (entry.held is None or each.digest in entry.held):
                     facts = plan_facts(store, each)
                     name = f"{entry.ref.tagged} {facts.component} {facts.target.name}"
-                    users.setdefault(facts.engine_digest, []).append(name)
+                    users.setdefault(facts.kept_as, []).append(name)
     return users

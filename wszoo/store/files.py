@@ -143,6 +143,28 @@ def replace(source: Path, target: Path) -> None:
     os.replace(source, target)
 
 
+def create_new(path: Path, data: bytes) -> bool:
+    """Make a file; False when there is one. Tried again while Windows is deleting the last one of that name."""
+    for wait in (*_REPLACE_WAITS, None):
+        try:
+            file = path.open("xb", buffering=0)
+            break
+        except FileExistsError:
+            return False
+        except PermissionError:
+            if os.name != "nt" or wait is None:
+                raise
+            time.sleep(wait)
+    try:
+        with file:
+            file.write(data)
+    except OSError:
+        with suppress(OSError):
+            path.unlink()
+        raise
+    return True
+
+
 def rename_new(source: Path, target: Path) -> bool:
     """Rename a folder to a name that must be free; False when it is taken. Tried again while Windows holds a file."""
     for wait in (*_REPLACE_WAITS, None):

@@ -17,7 +17,8 @@ from wszoo.errors import NotFoundError, UsageError
 from wszoo.schema import plan
 from wszoo.store.built import is_gone
 from wszoo.store.dangling import drop_dangling
-from wszoo.store.documents import plan_facts, reachable
+from wszoo.store.documents import plan_facts
+from wszoo.store.engine_only import needed
 from wszoo.store.files import delete, replace, storage_errors
 from wszoo.store.leases import file_system_time, oldest_start
 from wszoo.store.partials import clean_partials
@@ -54,7 +55,7 @@ def collect(store: Store, *, dry_run: bool = False, grace: float = GRACE) -> GcR
 
     Args:
         store: which.
-        dry_run: only report.
+        dry_run: only report; also on a store that cannot be written to.
         grace: age in seconds below which nothing is deleted.
 
     Raises:
@@ -65,14 +66,14 @@ def collect(store: Store, *, dry_run: bool = False, grace: float = GRACE) -> GcR
     if math.isnan(grace):  # it compares false with every age, and would delete what running work needs
         raise UsageError("the grace period is not a number", hint="give seconds")
     store.refs.check_ours()
-    store.layout.create()
     with storage_errors("collect garbage in"):
         if not dry_run:
+            store.layout.create()
             store.blobs.take_back()
         # The order matters: the time, then leases, then refs. Work that begins meanwhile is younger than the limit,
         # and so is what it writes or renews and what becomes reachable.
-        now = file_system_time(store.layout)
-        started = oldest_start(store.layout)
+        now = file_system_time(store.layout, dry_run=dry_run)
+        started = oldest_start(store.layout, dry_run=dry_run)
         limit = _limit(now, grace, started)
         gone = drop_dangling(store, lambda digest: _is_old(store.blobs, digest, limit), dry_run=dry_run)
         live, engines = _live(store, gone)
@@ -92,7 +93,8 @@ def collect(store: Store, *, dry_run: bool = False, grace: float = GRACE) -> GcR
         freed += _clean(
             store.layout.built, limit, dry_run=dry_run, keep=lambda path: not is_gone(store, path, gone_blobs)
         )
-        freed += _clean(store.layout.accepted, limit, dry_run=dry_run, keep=lambda path: f"sha256:{path.stem}" in live)
+        for folder in (store.layout.accepted, store.layout.engine_only):
+            freed += _clean(folder, limit, dry_run=dry_run, keep=lambda path: f"sha256:{path.stem}" in live)
         freed += _clean(store.layout.verifying, limit, dry_run=dry_run, keep=lambda _: False)
         freed += _clean(store.layout.tmp, limit, dry_run=dry_run, keep=store.blobs.is_aside)
         freed += clean_partials(store.layout, limit, dry_run=dry_run)
@@ -124,10 +126,10 @@ def _live(store: Store, gone: set[str]) -> tuple[set[Digest], set[str]]:
         if entry.ref.tagged in gone:
             continue
         try:
-            for descriptor in reachable(store, entry.descriptor, entry.held):
+            for descriptor in needed(store, entry):
                 live.add(descriptor.digest)
                 if descriptor.artifact_type == plan.ARTIFACT:
-                    engines.add(plan_facts(store, descriptor).engine_digest.hex)
+                    engines.add(plan_facts(store, descriptor).kept_as.hex)
         except NotFoundError:
             if store.refs.find(entry.ref) == entry:
                 raise

@@ -10,6 +10,7 @@
         refs/<key>/<generation>/ record.json: one update of one ref (see refs.py)
         engines/<hex>.plan       assembled plans by their sha256 (see engines.py); may be deleted at any time
         verified/<hex>           stamps of assembled plans whose bytes were hashed (see engines.py)
+        engine-only/<hex>        models of which engines are kept, and no weights (see engine_only.py)
         runtime/<hex>/           what a backend keeps to load a plan faster; may be deleted at any time
         timing/                  what builders measured on this machine's GPU; may be deleted at any time
         built/<hex>.json         which plan a build gave, by what it was built from; may be deleted at any time
@@ -54,6 +55,7 @@ class StoreLayout:
         self.refs = self.private / "refs"
         self.engines = self.private / "engines"
         self.verified = self.private / "verified"
+        self.engine_only = self.private / "engine-only"
         self.runtime = self.private / "runtime"
         self.timing = self.private / "timing"
         self.built = self.private / "built"

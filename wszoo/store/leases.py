@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -54,33 +55,43 @@ def lease(layout: StoreLayout) -> Iterator[None]:
                 path.unlink()
 
 
-def oldest_start(layout: StoreLayout) -> float | None:
+def oldest_start(layout: StoreLayout, *, dry_run: bool = False) -> float | None:
     """When the oldest work that still goes on began (file system time, seconds), or None.
 
-    Leases of the dead are removed on the way.
+    Leases of the dead are removed on the way, but in a dry run.
     """
-    now, starts = file_system_time(layout), []
+    now, starts = file_system_time(layout, dry_run=dry_run), []
     for alive in layout.leases.glob("*.alive"):
         started = alive.with_suffix(".start")
         with suppress(FileNotFoundError):
             silent = now - alive.stat().st_mtime
-            if silent > EXPIRE_RUNNING or (silent > EXPIRE and not _runs(alive)):
+            if silent <= EXPIRE or (silent <= EXPIRE_RUNNING and _runs(alive)):
+                starts.append(started.stat().st_mtime)
+            elif not dry_run:
                 alive.unlink()
                 started.unlink()
-            else:
-                starts.append(started.stat().st_mtime)
-    for started in layout.leases.glob("*.start"):  # its owner was killed between making or deleting the two files
+    for started in (
+        layout.leases.glob("*.start") if not dry_run else ()
+    ):  # its owner was killed between making or deleting the two files
         with suppress(FileNotFoundError):
             if not started.with_suffix(".alive").exists() and now - started.stat().st_mtime > EXPIRE:
                 started.unlink()
     return min(starts, default=None)
 
 
-def file_system_time(layout: StoreLayout) -> float:
-    """The time by the clock that stamps the store's files, in seconds."""
+def file_system_time(layout: StoreLayout, *, dry_run: bool = False) -> float:
+    """The time by the clock that stamps the store's files, in seconds.
+
+    In a dry run it is this machine's clock where the store cannot be written to.
+    """
     probe = layout.tmp / unique_name()
-    with probe.open("xb") as file:
-        now = os.fstat(file.fileno()).st_mtime  # of the open file: another gc may take it for litter meanwhile
+    try:
+        with probe.open("xb") as file:
+            now = os.fstat(file.fileno()).st_mtime  # of the open file: another gc may take it for litter meanwhile
+    except OSError:
+        if dry_run:
+            return time.time()
+        raise
     probe.unlink(missing_ok=True)
     return now
 

@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wszoo.store.files import storage_errors, unique_name
+from wszoo.store.files import create_new, replace, storage_errors, unique_name
 from wszoo.store.presence import State, state
 
 if TYPE_CHECKING:
@@ -121,12 +121,13 @@ class Partials:
         """
         path = self._layout.partials / f"{key.hex}.claim"
         with storage_errors("claim a blob in"):
-            if self._create(path):
+            mine = self._owner.encode()
+            if create_new(path, mine):
                 return True
-            holder = _read(path)
+            holder = _holder(path)
             if holder is None or (not force and state(self._layout, holder) is State.ALIVE):
                 return False
-            return self._take(path, holder) and self._create(path)
+            return self._take(path, holder) and create_new(path, mine)
 
     def release(self, key: Digest) -> None:
         """Let others have the blob."""
@@ -173,24 +174,14 @@ class Partials:
             if owner != self._owner and (known := state(self._layout, owner)) is not State.ALIVE:
                 yield Partial(folder, size, segment), known is State.GONE
 
-    def _create(self, path: Path) -> bool:
-        try:
-            with path.open("x", encoding="utf-8") as file:
-                file.write(self._owner)
-        except FileExistsError:
-            return False
-        except PermissionError:  # Windows: it is being deleted
-            return False
-        return True
-
     def _take(self, path: Path, holder: str) -> bool:
         """Remove a dead owner's claim; of several who try, one succeeds."""
         aside = self._layout.tmp / unique_name()
         try:
-            os.rename(path, aside)
-        except OSError:
+            replace(path, aside)
+        except FileNotFoundError:
             return False
-        if _read(aside) != holder:  # another was quicker, and this is the other's claim
+        if _holder(aside) != holder:  # another was quicker, and this is the other's claim
             with suppress(OSError):
                 os.rename(aside, path)
             return False
@@ -255,6 +246,14 @@ def _used(folder: Path) -> int:
     """Bytes of the files on the disk, holes left out where the system tells."""
     found = [each.stat() for each in folder.iterdir()]
     return sum(min(each.st_size, getattr(each, "st_blocks", each.st_size) * 512) for each in found)
+
+
+def _holder(path: Path) -> str | None:
+    """Who has a claim; None when it has just gone. Who passed over other errors would wait for ever."""
+    try:
+        return path.read_bytes().decode(errors="replace")
+    except FileNotFoundError:
+        return None
 
 
 def _read(path: Path) -> str | None:

@@ -1,8 +1,9 @@
 """Native plans that were given their weights here, kept for the next load.
 
 ``FOLDER/<key>.plan`` with ``FOLDER/<key>.stamp``: the file's sha256, and its size and modification time when it had
-that sha256. TensorRT does not promise the same bytes for the same plan and weights, so the digest is this machine's
-own; a file that differs from its stamp is hashed again before anyone gets it, as in :mod:`wszoo.store.engines`.
+that sha256. The key begins with the weights' digest. TensorRT does not promise the same bytes for the same plan and
+weights, so the sha256 is this machine's own; a file that differs from its stamp is hashed again before anyone gets it,
+as in :mod:`wszoo.store.engines`.
 """
 
 from __future__ import annotations
@@ -13,14 +14,41 @@ from typing import TYPE_CHECKING
 
 from wszoo.digest import Digest
 from wszoo.errors import MalformedError
-from wszoo.store.files import check_room, place, storage_errors, sync_file, unique_name, write_atomic
+from wszoo.progress import Silent
+from wszoo.store.files import check_room, is_regular, place, storage_errors, sync_file, unique_name, write_atomic
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from wszoo.progress import Progress
 
 _MAX_STAMP = 1024  # bytes
+_HALF = 32  # digits of a digest: half of them keep paths short for Windows
+
+
+def refit_key(weights: Digest, where: str) -> str:
+    """The name of a kept plan.
+
+    Args:
+        weights: digest of the component's weights: a plan may take those of several versions.
+        where: what else it depends on.
+    """
+    return f"{weights.hex[:_HALF]}-{Digest.of(where.encode()).hex[:_HALF]}"
+
+
+def has_refitted(folder: Path, weights: Digest) -> bool:
+    """True when a plan with these weights is kept, and its bytes are still those that were written."""
+    names = [path.stem for path in folder.glob(f"{weights.hex[:_HALF]}-*.plan")]
+    return any(_is_whole(folder, name) for name in names)
+
+
+def refitted_plans(folder: Path) -> Iterator[tuple[Path, Digest]]:
+    """The kept plans below a folder of such folders, each with the digest that it had when it was written."""
+    for stamp in folder.glob("*/*.stamp"):
+        with suppress(OSError, MalformedError, ValueError):
+            if is_regular(path := stamp.with_suffix(".plan")):
+                yield path, Digest(_read_stamp(stamp)[0])
 
 
 def find_refitted(folder: Path, key: str, progress: Progress) -> Path | None:
@@ -28,25 +56,14 @@ def find_refitted(folder: Path, key: str, progress: Progress) -> Path | None:
 
     Args:
         folder: of the plan.
-        key: what else it depends on: runtime, its version, GPU, driver, weights.
+        key: from :func:`refit_key`.
         progress: gets told about hashing.
     """
-    path, stamp = folder / f"{key}.plan", folder / f"{key}.stamp"
-    try:
-        digest, *state = _read_stamp(stamp)
-        found = _state(path)
-    except (OSError, MalformedError, ValueError):
+    if not _is_whole(folder, key, progress):
         return None
-    if " ".join(state) == found:
-        with suppress(OSError):
-            os.utime(stamp)  # its time tells cache.py when the plan was last used
-        return path
-    with progress.stage(f"verify {path.name[:12]}"):
-        if Digest.of_file(path) != Digest(digest):
-            return None
     with suppress(OSError):
-        write_atomic(stamp, f"{digest} {found}\n".encode(), folder)
-    return path
+        os.utime(folder / f"{key}.stamp")  # its time tells cache.py when the plan was last used
+    return folder / f"{key}.plan"
 
 
 def keep_refitted(folder: Path, key: str, plan: memoryview) -> Path:
@@ -70,6 +87,24 @@ def keep_refitted(folder: Path, key: str, plan: memoryview) -> Path:
                 temporary.unlink(missing_ok=True)
         write_atomic(folder / f"{key}.stamp", f"{Digest.of(plan)} {_state(path)}\n".encode(), folder)
     return path
+
+
+def _is_whole(folder: Path, key: str, progress: Progress | None = None) -> bool:
+    """Whether a kept plan has the bytes that were written; hashes it if it changed since it was last hashed."""
+    path, stamp = folder / f"{key}.plan", folder / f"{key}.stamp"
+    try:
+        digest, *state = _read_stamp(stamp)
+        found = _state(path)
+    except (OSError, MalformedError, ValueError):
+        return False
+    if " ".join(state) == found:
+        return True
+    with (progress or Silent()).stage(f"verify {path.name[:12]}"):
+        if Digest.of_file(path) != Digest(digest):
+            return False
+    with suppress(OSError):
+        write_atomic(stamp, f"{digest} {found}\n".encode(), folder)
+    return True
 
 
 def _read_stamp(stamp: Path) -> list[str]:

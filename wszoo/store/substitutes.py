@@ -138,7 +138,7 @@ def clean_substitutes(layout: StoreLayout, keep: set[Digest], limit: float, *, d
         dry_run: only count.
     """
     freed = 0
-    for path in layout.tensors.iterdir():
+    for path in layout.tensors.iterdir() if layout.tensors.is_dir() else ():
         with suppress(OSError):
             status = path.stat()
             if status.st_mtime >= limit or (path.suffix == ".json" and f"sha256:{path.stem}" in keep):

@@ -13,10 +13,12 @@ from wszoo.digest import Digest
 from wszoo.errors import MalformedError, NotFoundError, WszooError
 from wszoo.parallel import cores, ordered_map
 from wszoo.progress import Silent
-from wszoo.store.documents import reachable
+from wszoo.store.engine_only import needed
 from wszoo.store.files import open_regular, replace, storage_errors, unique_name
+from wszoo.store.refitted import refitted_plans
 from wszoo.store.substitutes import read_substitute
 from wszoo.store.verified import Journal, State, state_of
+from wszoo.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -68,11 +70,13 @@ class _File:
     suffix: str
     digest: Digest
     state: State
+    stem: str = ""
+    is_engine: bool = False
 
     @property
     def path(self) -> Path:
         """Made when it is needed: kept, it would take most of the memory for 280,000 files."""
-        return self.folder / f"{self.digest.hex}{self.suffix}"
+        return self.folder / f"{self.stem or self.digest.hex}{self.suffix}"
 
 
 def verify(
@@ -127,11 +131,15 @@ def put_aside(store: Store, paths: Iterable[Path]) -> None:
 
 
 def _files(store: Store) -> list[_File]:
-    """Every file whose name is the digest of its content, the largest first, so that no core waits for the last one."""
+    """Every file whose digest is known, the largest first, so that no core waits for the last one."""
     found = []
     for digest, folder, suffix in _named(store):
         with suppress(FileNotFoundError):  # gc may run meanwhile
-            found.append(_File(folder, suffix, digest, state_of(folder / f"{digest.hex}{suffix}")))
+            state = state_of(folder / f"{digest.hex}{suffix}")
+            found.append(_File(folder, suffix, digest, state, is_engine=folder == store.layout.engines))
+    for path, digest in refitted_plans(store.layout.runtime):
+        with suppress(FileNotFoundError):
+            found.append(_File(path.parent, path.suffix, digest, state_of(path), path.stem))
     return sorted(found, key=lambda file: (-file.state.size, file.digest))
 
 
@@ -156,7 +164,7 @@ def _hash_all(files: list[_File], journal: Journal, progress: Progress) -> Itera
 
 def _hash(file: _File) -> Digest | str | None:
     """A file's digest, why there is none, or None when it has gone."""
-    running, view = hashlib.sha256(), memoryview(bytearray(_PIECE))
+    running, view = Tree() if file.is_engine else hashlib.sha256(), memoryview(bytearray(_PIECE))
     try:
         with open_regular(file.path) as opened:
             # Past the buffer of the file, which would copy everything once more.
@@ -188,7 +196,7 @@ def _users(store: Store) -> tuple[dict[Digest, list[str]], list[Problem]]:
     problems = [Problem(what="damaged", path=refs, refs=(), detail=error.message) for error in damage]
     for entry in entries:
         name = entry.ref.tagged
-        for digest in _followed(reachable(store, entry.descriptor, entry.held), name, problems):
+        for digest in _followed(needed(store, entry), name, problems):
             names = users.setdefault(digest, [])
             if name not in names[-1:]:  # several of its plans may share a layer
                 names.append(name)

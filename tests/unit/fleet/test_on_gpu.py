@@ -1,6 +1,7 @@
 """Adding plans for this machine's GPU to a published model: real RTX plans, and a fake GPU."""
 
 import pytest
+import workers
 from zoos import job, network
 
 from wszoo.errors import IncompatibleError, NotFoundError, TrustError
@@ -68,6 +69,13 @@ def test_two_machines_that_add_to_one_tag_both_get_in(fake_gpu, public, tmp_path
     build(second, public, "rtx-sm120")
     build(first, public, "rtx-sm75")
     assert names(Store(tmp_path / "public")) == ["portable", "rtx-sm120", "rtx-sm75", "rtx-sm86", "rtx-sm89"]
+
+
+def test_two_processes_that_add_to_one_tag_at_once_both_get_in(public, tmp_path):
+    """Real processes, real plans of TensorRT-RTX, and a GPU that is made up: the target names what to build."""
+    given = [(str(tmp_path / target), str(tmp_path / "public"), target) for target in ("rtx-sm89", "rtx-sm120")]
+    assert workers.together(workers.build_on_gpu, given) == [False, False]
+    assert names(Store(tmp_path / "public")) == ["portable", "rtx-sm120", "rtx-sm86", "rtx-sm89"]
 
 
 def test_doing_it_again_changes_nothing(fake_gpu, public, tmp_path):

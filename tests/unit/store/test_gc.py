@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +15,10 @@ import msgspec
 import pytest
 import workers
 from builders import SimulatedRemote, age, around, leftovers, snapshot
+from faults.disk import Disk
 
 from wszoo.digest import Digest
-from wszoo.errors import IntegrityError, NotFoundError
+from wszoo.errors import IntegrityError, NotFoundError, StorageError
 from wszoo.names import Ref
 from wszoo.pull import pull, select_local
 from wszoo.schema.decode import encode
@@ -70,6 +73,38 @@ def test_a_dry_run_reports_the_same_and_changes_nothing(origin):
     assert snapshot(origin.layout.root) == before
     assert planned == collect(origin)
     assert planned.deleted == (Digest.of(b"garbage"),)
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_a_dry_run_tells_the_same_on_a_store_that_cannot_be_written_to(origin, number):
+    origin.blobs.put(b"garbage")
+    leftovers(origin)
+    dead = origin.layout.leases / "dead.alive"
+    for path in (dead, dead.with_suffix(".start")):
+        path.write_bytes(b"")
+    age(origin)
+    for path in (*origin.layout.private.rglob("*.alive"), *origin.layout.private.rglob("*.start")):
+        os.utime(path, (1, 1))
+    before = snapshot(origin.layout.root)
+
+    def refuse(step):
+        raise OSError(number, os.strerror(number), step.path)
+
+    with Disk(origin.layout.root, refuse).installed():
+        planned = collect(origin, dry_run=True)
+        with pytest.raises(StorageError):
+            collect(origin)
+    assert snapshot(origin.layout.root) == before
+    assert planned == collect(origin)
+    assert Digest.of(b"garbage") in planned.deleted
+
+
+def test_a_dry_run_on_a_folder_of_another_tools_without_any_of_ours_makes_none(origin, tmp_path):
+    shutil.copytree(origin.layout.root, tmp_path / "bare", ignore=shutil.ignore_patterns("wszoo"))
+    store = Store(tmp_path / "bare")
+    before = snapshot(store.layout.root)
+    assert collect(store, dry_run=True).deleted == ()
+    assert snapshot(store.layout.root) == before
 
 
 def test_plans_that_were_not_pulled_are_not_looked_for(store, remote):
@@ -171,8 +206,8 @@ def test_work_that_begins_when_gc_has_looked_at_the_leases_is_safe(store, monkey
     digest, look, work = store.blobs.put(b"reused"), gc.oldest_start, []
     age(store)
 
-    def begin_after(layout):
-        found = look(layout)
+    def begin_after(layout, **options):
+        found = look(layout, **options)
         work.append(store.lease())
         work[0].__enter__()
         assert store.blobs.hold(digest)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
+import types
 
 import pytest
+from faults.disk import Disk
 
 from wszoo.digest import Digest
-from wszoo.store import presence
+from wszoo.errors import StorageError
+from wszoo.store import files, presence
 from wszoo.store.gc import collect
 from wszoo.store.partials import Partials
 from wszoo.store.presence import State, present, state
@@ -90,6 +94,55 @@ def test_the_claim_of_a_dead_owner_is_taken_over_and_of_a_living_one_only_by_for
     assert first.claim(KEY)
     assert not second.claim(KEY)
     assert second.claim(KEY, force=True)
+
+
+@pytest.mark.parametrize("kind", ["create", "write"])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EIO])
+def test_a_claim_that_cannot_be_made_is_told_and_not_taken_for_anothers(store, first, kind, number):
+    """Who took it for another's would wait for it for ever."""
+
+    def refuse(step):
+        if step.kind == kind:
+            raise OSError(number, os.strerror(number), step.path)
+
+    with Disk(store.layout.root, refuse).installed(), pytest.raises(StorageError, match="cannot claim a blob"):
+        first.claim(KEY)
+    assert first.claim(KEY)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EIO])
+def test_a_dead_owners_claim_that_cannot_be_taken_over_is_told(store, first, number):
+    assert Partials(store.layout, ended(store)).claim(KEY)
+
+    def refuse(step):
+        if step.kind == "rename":
+            raise OSError(number, os.strerror(number), step.path)
+
+    with Disk(store.layout.root, refuse).installed(), pytest.raises(StorageError, match="cannot claim a blob"):
+        first.claim(KEY)
+    assert first.claim(KEY)
+
+
+def test_a_claim_that_is_being_deleted_on_windows_is_waited_for(store, first, monkeypatch):
+    """As Windows answers there: no permission, for as long as somebody has the deleted file open."""
+    monkeypatch.setattr(files, "_REPLACE_WAITS", (0.001,) * 5)
+    windows = types.SimpleNamespace(**{**vars(os), "name": "nt"})
+    monkeypatch.setattr(files, "os", windows)
+    refused = []
+
+    def refuse(step):
+        if step.kind == "create" and len(refused) < 3:
+            refused.append(step)
+            raise PermissionError(errno.EACCES, "Permission denied", step.path)
+
+    with Disk(store.layout.root, refuse).installed():
+        assert first.claim(KEY)
+    assert len(refused) == 3
+
+
+def test_a_claim_of_bytes_that_are_no_name_is_taken_over(store, first):
+    (store.layout.partials / f"{KEY.hex}.claim").write_bytes(b"\xff\xfe")
+    assert first.claim(KEY)
 
 
 def test_a_blob_is_continued_by_one_and_the_other_starts_anew(store, first, second):
