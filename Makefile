@@ -52,7 +52,7 @@ zoo-train: $(DEV)/.done  ## train the sample zoo's models again from their seeds
 torture-transfer: $(DEV)/.done  ## kill a pull 200 times (minutes)
 	WSZOO_KILLS=200 $(PY) -m pytest tests/faults/test_torture.py
 
-torture: $(DEV)/.done  ## kill, fill, cut the power and fuzz in full, and count (an hour; with strace it kills from outside too)
+torture: $(DEV)/.done  ## kill, fill, cut the power and fuzz in full, and count (under an hour; with strace it kills from outside too)
 	$(PY) tests/torture.py
 
 fuzz: $(DEV)/.done  ## fuzz every parser of remote bytes for ten minutes in all; findings go to tests/fuzz/regressions

@@ -69,6 +69,15 @@ def network(seed=0, width=64):
     return onnx_model(nodes, [("x", 1, ["n", width])], [("z", 1, ["n", width // 2])], inits)
 
 
+def scaling(path, seed, width):
+    """Write ``z = x * w`` over ``width`` channels as a file; gives the weights."""
+    weight = np.random.default_rng(seed).standard_normal(width, np.float32)
+    node = helper.make_node("Mul", ["x", "w"], ["z"])
+    model = onnx_model([node], [("x", 1, [1, width])], [("z", 1, [1, width])], [("w", weight)])
+    path.write_bytes(model.SerializeToString())
+    return weight
+
+
 def synthetic_plan(graph, name):
     """What a builder might write: a header, the weights (one of them transposed), a tail."""
     rng = np.random.default_rng(len(name))
@@ -109,7 +118,8 @@ def splice_plan(store, graph, component, target):
         name=target, backend="tensorrt_rtx", version=VERSION, compute_capabilities=(f"{number[:-1]}.{number[-1]}",)
     )
     layers = [(SPLICE_BASE, store.blobs.put(parts.base)), (SPLICE, store.blobs.put(parts.layer))]
-    return write_plan(store, plan_config(component, made_for, Kind.SPLICE, data), layers)
+    config = plan_config(component, made_for, Kind.SPLICE, data)
+    return write_plan(store, msgspec.structs.replace(config, engine_tree=parts.engine_tree), layers)
 
 
 def plan_config(component, target, kind, data):

@@ -228,3 +228,25 @@ def drive(root, remote, source, target):
     settings = Settings(executor="inline", remote=open_for_push(remote))
     _meet()
     return build_matrix(Store(Path(root)), registry(), [job("one:1", Path(source), target)], settings, Silent()).failed
+
+
+def build_on_gpu(root, remote, target):
+    """Add a plan for a GPU that only this test has to what a remote has: one build farm of one, of several."""
+    from wszoo.fleet import on_gpu
+    from wszoo.fleet.publishing import Settings
+    from wszoo.gpu.machine import Gpu, Machine
+    from wszoo.names import Ref, TargetSpec
+    from wszoo.places import open_for_push
+    from wszoo.plugins import registry
+    from wszoo.progress import Silent
+    from wszoo.store.store import Store
+
+    gpu = Gpu(name="a GPU that is not there", compute_capability="8.9")
+    on_gpu.detect = lambda: Machine(os="linux", arch="x86_64", gpus=(gpu,))
+    settings = Settings(executor="inline", remote=open_for_push(remote))
+    specs = [TargetSpec.parse(target)]
+    _meet()
+    report = on_gpu.build_on_this_gpu(
+        Store(Path(root)), registry(), Ref.parse("net:1"), settings, Silent(), targets=specs
+    )
+    return report.failed

@@ -85,7 +85,13 @@ class Disk:
     def installed(self):
         """Watch while the block runs, all threads."""
         fakes = {name: getattr(self, f"_{name}") for name in ("rename", "unlink", "mkdir", "rmdir", "utime", "fsync")}
-        fakes = {**fakes, "replace": self._rename, "remove": self._unlink, "open": self._os_open}
+        fakes = {
+            **fakes,
+            "replace": self._rename,
+            "remove": self._unlink,
+            "open": self._os_open,
+            "pwrite": self._pwrite,
+        }
         self._true = {name: getattr(os, name) for name in fakes}
         self._true_open = io.open
         for name, fake in fakes.items():
@@ -120,6 +126,12 @@ class Disk:
         full = self._full(fd)
         kind = "fsyncdir" if os.path.isdir(full) else "fsync"
         return self.step(kind, full, lambda: self._true["fsync"](fd))
+
+    def _pwrite(self, fd, data, offset):
+        def true():
+            return self._true["pwrite"](fd, data, offset)
+
+        return self.step("write", self._full(fd).removesuffix(" (deleted)"), true, offset=offset, data=bytes(data))
 
     def _os_open(self, path, flags, mode=0o777, *, dir_fd=None):
         def true():

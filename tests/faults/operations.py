@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 from builders import SimulatedRemote, age, around, publish_model
 
-from wszoo.assemble import assemble
+from wszoo.assemble import Keep, assemble
 from wszoo.digest import Digest
 from wszoo.names import Ref
 from wszoo.progress import Silent
@@ -19,6 +19,7 @@ from wszoo.repair import repair
 from wszoo.schema.decode import MAX_DOCUMENT, decode
 from wszoo.schema.oci import Index
 from wszoo.store.cache import shrink_cache
+from wszoo.store.engine_only import spare_packs
 from wszoo.store.gc import collect
 from wszoo.store.store import Store
 from wszoo.store.verify import verify
@@ -174,6 +175,25 @@ class Evict(Operation):
         assert list(Store(root).layout.engines.iterdir()) == []
 
 
+class KeepEngine(Operation):
+    """The weights of a pulled model go, because its assembled plan stays."""
+
+    def prepare(self, root, away):
+        pull(Store(root), SimulatedRemote(Store(away)), NET, around("sm89"))
+
+    def run(self, root, away):
+        store = Store(root)
+        chosen = pull(store, SimulatedRemote(Store(away)), NET, around("sm89"), engines_only=True).selection
+        assemble(store, chosen.model, chosen.plans["net"], "cuda", Silent(), keep=Keep.ENGINE)
+        collect(store, grace=-10)
+
+    def done(self, root):
+        store = Store(root)
+        chosen = select_local(store, NET, around("sm89"))
+        assert spare_packs(store, store.refs.get(NET)) == set(chosen.model.config.packs)
+        assert assemble(store, chosen.model, chosen.plans["net"], "cuda", Silent()).engine.is_file()
+
+
 OPERATIONS = {
     "put": Put(),
     "put into nothing": PutIntoNothing(),
@@ -183,6 +203,7 @@ OPERATIONS = {
     "gc": Collect(),
     "repair": Repair(),
     "evict": Evict(),
+    "keep engine": KeepEngine(),
 }
 
 

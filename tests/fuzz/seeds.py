@@ -36,6 +36,9 @@ engine = {{digest = "{ZERO}", size = 10}}
 """
 
 
+TEXT = b"\n".join(b'call={ name="__mye%d" offset=%d } %s' % (1000 + i * i, i, b"0x00ff" * (i % 7)) for i in range(200))
+
+
 def seeds():
     """Target -> inputs by name."""
     import numpy as np
@@ -45,9 +48,12 @@ def seeds():
     from wszoo.codecs import frames, xz, zstd
     from wszoo.names import Ref
     from wszoo.plans.splice import pack, pack_base
+    from wszoo.plans.splice.lines import Lines
+    from wszoo.plans.splice.renaming import Renaming
     from wszoo.publish import read_published
     from wszoo.schema.decode import encode
     from wszoo.schema.refit import Operand, RefitMap, RefitWeights
+    from wszoo.schema.runtime_cache import RuntimeCacheFacts
     from wszoo.schema.trust import EMPTY, SignatureManifest, decode_envelope
     from wszoo.store.store import Store
     from wszoo.store.substitutes import Place, Substitute
@@ -69,6 +75,15 @@ def seeds():
         weights=(RefitWeights(name="t0", dtype="float16", count=512, operands=(operand,)),),
     )
     signature = SignatureManifest(artifact_type="a", config=EMPTY, layers=(EMPTY,), subject=EMPTY)
+    cache = RuntimeCacheFacts(
+        engine_digest=pack_digest,
+        backend="tensorrt_rtx",
+        version="1.6.0.38",
+        product="geforcertx4090",
+        cuda="13.0",
+        size=10,
+        digest=pack_digest,
+    )
     tensor, at = next(iter(found.model.config.frames.items()))
     place = Place(pack_digest, at[0].offset, at[0].stored, at[0].raw, at[0].codec)
     return {
@@ -88,7 +103,13 @@ def seeds():
             "base": b"b" + pack_base(body),
             "alone": b"a" + pack(body),
             "against": b"d" + pack(body + b"more", body),
-            "xz": b"b" + xz.compress(b""),
+            "xz": b"b\1" + xz.compress(b""),
+            "lines": b"b" + pack_base(TEXT),
+            "against_text": b"d" + pack(TEXT, body),
+        },
+        "splice_lines": {
+            "text": b"l" + Lines.of(TEXT).to_bytes(),
+            "renaming": b"r" + Renaming.between(Lines.of(TEXT), Lines.of(TEXT.replace(b"mye1", b"mye2"))).to_bytes(),
         },
         "splice_program": {"honest": body},
         "graph": {"apart": graph_from_model(network(0, 64)).proto, "whole": network(0, 4).SerializeToString()},
@@ -96,6 +117,12 @@ def seeds():
         "envelope": {"honest": seed_envelope()},
         "statement": {"honest": decode_envelope(seed_envelope(), "the seed").payload},
         "signature_manifest": {"honest": encode(signature)},
+        "runtime_cache": {"one": encode(cache)},
+        "registry": {
+            "tags": b'{"name":"net","tags":["1.0","sha256-ab"]}',
+            "repositories": b'{"repositories":["acme/net"]}',
+            "token": b'{"token":"abc","access_token":"abc","expires_in":300}',
+        },
         "lock": {"two": LOCK.encode()},
         "names": {"ref": b"acme/sdxl:1.0", "digest": str(pack_digest).encode(), "target": b"rtx-sm86-sm89"},
     }

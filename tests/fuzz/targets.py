@@ -117,10 +117,26 @@ def splice_container(data):
         assert len(unpack(data[1:], max_size=MAX_PLAN, base=body if data[:1] == b"d" else None)) <= MAX_PLAN
 
 
+def splice_lines(data):
+    """The first byte: a renaming or lines, without the compression around them; what is accepted survives both ways."""
+    from wszoo.plans.splice.columns import Cursor
+    from wszoo.plans.splice.lines import Lines
+    from wszoo.plans.splice.renaming import Renaming
+
+    cursor = Cursor(data[1:])
+    if data[:1] == b"r":
+        renaming = Renaming.read(cursor)
+        assert len(renaming.of(Lines.of(_splice()[2])).numbers)
+        return
+    body = Lines.read(cursor).body(max_size=MAX_PLAN)
+    assert len(body) <= MAX_PLAN
+    assert Lines.of(body).body(max_size=len(body)) == body
+
+
 def splice_program(data):
     """Parses a program and runs it; only the honest plan has the honest digest."""
-    from wszoo.digest import Digest
     from wszoo.plans.splice import Program, apply
+    from wszoo.tree import leaf, tree_digest
 
     tensors, plan, _ = _splice()
     program = Program.from_bytes(data, tensors, plan_size=len(plan))
@@ -128,7 +144,7 @@ def splice_program(data):
     found = apply(program, tensors, lambda window: made.append(bytes(window)))
     out = b"".join(made)
     assert len(out) == len(plan)
-    assert (found == Digest.of(plan)) == (out == plan.tobytes())
+    assert (found == tree_digest([leaf(plan)])) == (out == plan.tobytes())
 
 
 def graph(data):
@@ -199,6 +215,22 @@ def signature_manifest(data):
     decode_signature_manifest(data, "the input")
 
 
+def runtime_cache(data):
+    """What a runtime cache that travels with a model says of itself."""
+    from wszoo.schema.runtime_cache import RuntimeCacheFacts
+
+    assert len(decoded(data, RuntimeCacheFacts).slot) == 4
+
+
+def registry(data):
+    """What a registry and its token server answer besides manifests."""
+    from wszoo.remotes.registry_documents import Token, string_list
+
+    decoded(data, Token)
+    for field in ("tags", "repositories"):
+        assert all(isinstance(each, str) for each in string_list(data, field, "the input"))
+
+
 def lock(data):
     from wszoo.schema.lock import decode_lock
 
@@ -261,7 +293,7 @@ def _store():
 @functools.cache
 def _splice():
     """Tensors, a plan that holds them, and its program."""
-    from wszoo.plans.splice import encode
+    from wszoo.plans.splice.encode import encode
     from wszoo.weights.tensor import DTYPES, Tensor
 
     rng, tensors = np.random.default_rng(0), []
@@ -286,6 +318,7 @@ TARGETS = {
         model_config,
         frame,
         splice_container,
+        splice_lines,
         splice_program,
         graph,
         names,
@@ -293,6 +326,8 @@ TARGETS = {
         envelope,
         statement,
         signature_manifest,
+        runtime_cache,
+        registry,
         lock,
     )
 }
