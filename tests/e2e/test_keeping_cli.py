@@ -55,7 +55,7 @@ def test_damage_is_told_with_what_to_do_and_repaired_from_where_the_model_came(r
     assert "net:1" in done.stdout
     assert "--repair" in done.stderr
     done = run("verify", "--repair")
-    assert "put 1 files aside, fetched 1 blobs" in done.stderr
+    assert "put 1 file aside, fetched 1 blob," in done.stderr
     assert "0 problems left" in done.stderr
     assert run("verify", "--json")["problems"] == []
 

@@ -364,6 +364,6 @@ def test_a_base_that_decodes_to_more_than_any_base_has_is_refused(store, origin,
 
 
 def test_garbage_in_place_of_a_layer_is_refused(store, origin):
-    with pytest.raises(MalformedError, match=r"not an? (xz stream|zstd frame)"):
+    with pytest.raises(MalformedError, match=r"packed by method \d+"):
         attacked(store, origin, layers=lambda kind, data: b"MZ" + data)
     assert leftovers(store) == []

@@ -68,7 +68,7 @@ def _repair(session: Session, source: str | None, *, fresh: bool) -> int:
     else:
         _print_problems(report.left)
         hint(_summary(report.found))
-        fetched = f"fetched {len(report.fetched)} blobs, {human(report.fetched_bytes)}"
+        fetched = f"fetched {counted(len(report.fetched), 'blob')}, {human(report.fetched_bytes)}"
         hint(f"put {counted(report.quarantined, 'file')} aside, {fetched}: {counted(len(report.left), 'problem')} left")
         if report.left:
             hint("name a remote that has them with --from, or build those models again, or forget them: wszoo rm REF")

@@ -215,7 +215,7 @@ def test_the_command_tells_what_it_wrote(origin, folder, capfd):
             assert (told["models"], told["broken"], told["written"]) == (1, 0, 0)
         else:
             assert out == f"{folder / 'index.html'}\n"
-            assert err.startswith("1 models: wrote 8 files, ")
+            assert err.startswith("1 model: wrote 8 files, ")
 
 
 def test_a_store_that_is_not_there_is_an_error_and_nothing_is_written(folder, tmp_path, capfd):
