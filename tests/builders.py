@@ -13,13 +13,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from wszoo.codecs import zstd
 from wszoo.digest import Digest
+from wszoo.distribution.pull import Surroundings
 from wszoo.gpu.machine import Machine, Runtime
 from wszoo.gpu.request import parse_gpu
 from wszoo.names import Ref
 from wszoo.plans.spliced import splice
 from wszoo.progress import Silent
 from wszoo.publish import publish, write_model, write_plan
-from wszoo.pull import Surroundings
 from wszoo.remotes.directory import DirectoryRemote
 from wszoo.schema import model as model_schema
 from wszoo.schema.decode import encode

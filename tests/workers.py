@@ -89,9 +89,9 @@ def pull_model(root, origin, tag, gpu, times=1):
 
     from wszoo.assemble import assemble
     from wszoo.digest import Digest
+    from wszoo.distribution.pull import pull
     from wszoo.names import Ref
     from wszoo.progress import Silent
-    from wszoo.pull import pull
     from wszoo.store.store import Store
 
     store, ref, found = Store(Path(root)), Ref.parse(tag), set()

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wszoo.assemble import Keep, parse_keep
+from wszoo.distribution.pull import PullReport, pull, select_local
 from wszoo.errors import NotFoundError, RemoteError, UsageError
 from wszoo.model import Model
 from wszoo.names import Ref, TargetSpec
 from wszoo.places import open_for_push, open_remote
 from wszoo.plugins import registry
-from wszoo.pull import PullReport, pull, select_local
 from wszoo.settings import remotes
 from wszoo.store.documents import read_index
 from wszoo.store.engine_only import keep_engines_only
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from wszoo import export as exports
     from wszoo.building.build import BuildReport
-    from wszoo.pull import PullFollower
-    from wszoo.push import PushReport
+    from wszoo.distribution.pull import PullFollower
+    from wszoo.distribution.push import PushReport
     from wszoo.refit import RefitReport
     from wszoo.remotes.protocol import Remote
     from wszoo.schema.oci import Descriptor
@@ -111,7 +111,7 @@ class Zoo(Upkeep):
             follower=follower,
         )
         if cache_descriptors(read_index(self.store, report.selection.index)):  # most models have none
-            from wszoo.runtime_caches import take_fitting
+            from wszoo.distribution.runtime_caches import take_fitting
 
             take_fitting(self.store, RemoteDocuments(remote), report.selection, around.machine)
         return Model(self.store, report.selection, self.progress, keep=kept)
@@ -199,7 +199,7 @@ class Zoo(Upkeep):
     def complete(self, ref: str, *, source: str | None = None, mirrors: Sequence[str] = ()) -> tuple[Descriptor, ...]:
         """Fetch what this store lacks of a model that it has: plans for other GPUs, packs that are here only in part.
 
-        After that it can be pushed and served. See :func:`wszoo.complete.complete`.
+        After that it can be pushed and served. See :func:`wszoo.distribution.complete.complete`.
 
         Args:
             ref: what is in this store.
@@ -215,7 +215,7 @@ class Zoo(Upkeep):
             RemoteError: the remote failed.
             StorageError: the disk is full or refuses.
         """
-        from wszoo.complete import complete
+        from wszoo.distribution.complete import complete
 
         entry = self.store.refs.get(Ref.parse(ref))
         if not (source or entry.source):
@@ -301,7 +301,7 @@ class Zoo(Upkeep):
     def push(
         self, ref: str, remote: str, *, name: str | None = None, replace: bool = False, dry_run: bool = False
     ) -> PushReport:
-        """Copy a model with all of its plans to a remote; see :func:`wszoo.push.push`.
+        """Copy a model with all of its plans to a remote; see :func:`wszoo.distribution.push.push`.
 
         Args:
             ref: what is in this store.
@@ -315,7 +315,7 @@ class Zoo(Upkeep):
             UsageError: the tag has something else there, or the remote can only be read.
             RemoteError: it cannot be reached or refuses.
         """
-        from wszoo.push import push
+        from wszoo.distribution.push import push
 
         return push(
             self.store,

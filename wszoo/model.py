@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from wszoo.backends.protocol import Assembled, Engine
+    from wszoo.distribution.pull import Selection
     from wszoo.export import Exported, Options
     from wszoo.families.protocol import DemoResult
     from wszoo.names import Ref
     from wszoo.progress import Progress
-    from wszoo.pull import Selection
     from wszoo.resolver import Resolution
     from wszoo.schema.facts import PlanFacts
     from wszoo.schema.trust import Decision

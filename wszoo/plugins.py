@@ -147,8 +147,7 @@ class Registry:
     def _all(self) -> tuple[dict[str, Family], tuple[Plugin, ...]]:
         families: dict[str, Family] = {}
         plugins = [
-            _guarded(plugin, partial(_families, families, hooks)) if hooks else plugin
-            for plugin, hooks in self._found
+            _guarded(plugin, partial(_families, families, hooks)) if hooks else plugin for plugin, hooks in self._found
         ]
         return families, tuple(plugins)
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wszoo.digest import Digest
+    from wszoo.distribution.pull import PullFollower, Selection
     from wszoo.model import Model
-    from wszoo.pull import PullFollower, Selection
     from wszoo.store.store import Store
 
 _LAST_WORDS = 10.0  # seconds that a pull gets to end when it is given up
@@ -118,7 +118,7 @@ class TensorStream:
     # ---- the follower, on the pull's threads ----
 
     def chosen(self, selection: Selection, lacking: Collection[Digest]) -> None:
-        """See :class:`wszoo.pull.PullFollower`."""
+        """See :class:`wszoo.distribution.pull.PullFollower`."""
         config = selection.model.config
         here = [pack for pack in config.packs if pack not in lacking]
         self._tensors.expect(PackReader(self._store.blobs, config), sorted(selection.plans), here)

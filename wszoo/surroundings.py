@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from wszoo.distribution.pull import Surroundings
 from wszoo.gpu.request import parse_gpu
 from wszoo.plugins import registry
-from wszoo.pull import Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

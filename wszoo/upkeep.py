@@ -10,7 +10,7 @@ from wszoo.progress import Progress, Silent
 from wszoo.store.store import Store, default_root
 
 if TYPE_CHECKING:
-    from wszoo.repair import RepairReport
+    from wszoo.distribution.repair import RepairReport
     from wszoo.schema.runtime_cache import RuntimeCacheFacts
     from wszoo.store.cache import CachedEngine, CacheReport
     from wszoo.store.gc import GcReport
@@ -39,7 +39,7 @@ class Upkeep:
         return verify(self.store, self.progress, quarantine=quarantine, fresh=fresh)
 
     def repair(self, *, source: str | None = None, fresh: bool = False) -> RepairReport:
-        """Hash everything again and fetch what is damaged or missing; see :func:`wszoo.repair.repair`.
+        """Hash everything again and fetch what is damaged or missing; see :func:`wszoo.distribution.repair.repair`.
 
         Args:
             source: a folder, URL or configured name to fetch from; None asks where each model came from, and then the
@@ -50,8 +50,8 @@ class Upkeep:
             NotFoundError: there is no store, or nothing at ``source``.
             StorageError: the disk is full or refuses.
         """
+        from wszoo.distribution.repair import repair
         from wszoo.places import open_remote, origins
-        from wszoo.repair import repair
 
         self.store.require()
         named = [open_remote(source)] if source else None
@@ -73,13 +73,13 @@ class Upkeep:
     def ship_caches(self, ref: str) -> tuple[RuntimeCacheFacts, ...]:
         """Add the kernels that TensorRT-RTX compiled on this machine's GPUs to a model.
 
-        See :func:`wszoo.runtime_caches.ship`.
+        See :func:`wszoo.distribution.runtime_caches.ship`.
 
         Raises:
             NotFoundError: no such ref, not all of it is here, or no plan of it has run here.
             UsageError: this machine has no GPU.
         """
-        from wszoo.runtime_caches import ship
+        from wszoo.distribution.runtime_caches import ship
         from wszoo.surroundings import machine
 
         return ship(self.store, Ref.parse(ref), machine())

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from wszoo.serve import StoreServer
+from wszoo.distribution.serve import StoreServer
 
 
 def program(name, package):

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 from contract.servers import free_port, process, program
 
+from wszoo.distribution.push import push
 from wszoo.errors import RemoteError, UsageError
-from wszoo.push import push
 from wszoo.remotes import buckets
 from wszoo.remotes.buckets import BucketType
 from wszoo.testing.remotes import FIRST, AtomicTagContract, WriteContract

@@ -7,8 +7,8 @@ from contract.hub_simulator import REPO, TOKEN, HubSimulator
 from contract.servers import threaded
 
 from wszoo.digest import Digest
+from wszoo.distribution.push import push
 from wszoo.errors import NotFoundError, RemoteError, UsageError
-from wszoo.push import push
 from wszoo.remotes.hub import HubType
 from wszoo.schema.oci import Descriptor
 from wszoo.testing.remotes import FIRST, AtomicTagContract, WriteContract, content

@@ -10,10 +10,10 @@ from contract.servers import free_port, process, program
 
 from wszoo.assemble import assemble
 from wszoo.digest import Digest
+from wszoo.distribution.pull import pull, select_local
+from wszoo.distribution.push import push
 from wszoo.names import Ref
 from wszoo.progress import Silent
-from wszoo.pull import pull, select_local
-from wszoo.push import push
 from wszoo.remotes import registry_upload
 from wszoo.remotes.directory import DirectoryRemote
 from wszoo.remotes.registry import RegistryType

@@ -13,9 +13,9 @@ import pytest
 from contract.servers import free_port, process, program, threaded
 from unit.remotes.faulty import FaultyServer
 
+from wszoo.distribution.push import push
 from wszoo.errors import MalformedError, RemoteError
 from wszoo.names import Ref
-from wszoo.push import push
 from wszoo.remotes.registry import RegistryType
 from wszoo.remotes.registry_auth import RegistryCredentials
 from wszoo.testing.remotes import FIRST, WriteContract, content, read_all

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from contract.servers import free_port, process, program
 
+from wszoo.distribution.push import push
 from wszoo.errors import NotFoundError, RemoteError, UsageError
-from wszoo.push import push
 from wszoo.remotes import buckets
 from wszoo.remotes.buckets import BucketType
 from wszoo.remotes.directory import DirectoryRemote

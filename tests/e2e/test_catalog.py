@@ -16,8 +16,8 @@ from wszoo.catalog.live import Catalog
 from wszoo.catalog.pages import POLICY
 from wszoo.catalog.site import write_site
 from wszoo.catalog.survey import Summary, Survey, page_name
+from wszoo.distribution.serve import StoreServer
 from wszoo.names import Ref
-from wszoo.serve import StoreServer
 
 __all__ = ["evil_store"]
 

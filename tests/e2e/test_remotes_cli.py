@@ -139,7 +139,7 @@ def test_a_pull_of_everything_at_once_can_be_pushed(run, origin, tmp_path):
 
 
 def test_serve_names_the_models_that_are_not_here_as_a_whole(run, origin, monkeypatch):
-    from wszoo.serve import StoreServer
+    from wszoo.distribution.serve import StoreServer
 
     def interrupt(*_):
         raise KeyboardInterrupt

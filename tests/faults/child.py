@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 def main():
     from builders import around
 
+    from wszoo.distribution.pull import pull
     from wszoo.names import Ref
-    from wszoo.pull import pull
     from wszoo.remotes.http import HttpType
     from wszoo.store.store import Store
     from wszoo.transfer import Tuning

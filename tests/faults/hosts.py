@@ -49,10 +49,10 @@ def live(host, seed, root, away, rounds):
     """Publish, pull, forget, verify and collect in one store, as one of several; the tags that it made."""
     from builders import SimulatedRemote, around
 
+    from wszoo.distribution.pull import pull, select_local
     from wszoo.errors import StorageError
     from wszoo.names import Ref
     from wszoo.publish import publish, read_published
-    from wszoo.pull import pull, select_local
     from wszoo.store.gc import collect
     from wszoo.store.store import Store
 

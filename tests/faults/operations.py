@@ -11,11 +11,11 @@ from builders import SimulatedRemote, age, around, publish_model
 
 from wszoo.assemble import Keep, assemble
 from wszoo.digest import Digest
+from wszoo.distribution.pull import pull, select_local
+from wszoo.distribution.repair import repair
 from wszoo.names import Ref
 from wszoo.progress import Silent
 from wszoo.publish import publish, read_published, write_model, write_plan
-from wszoo.pull import pull, select_local
-from wszoo.repair import repair
 from wszoo.schema.decode import MAX_DOCUMENT, decode
 from wszoo.schema.oci import Index
 from wszoo.store.cache import shrink_cache

@@ -10,10 +10,10 @@ import pytest
 from builders import around
 from faults.server import Fault, FaultServer
 
+from wszoo.distribution.pull import pull
 from wszoo.errors import IntegrityError, NotFoundError, RemoteError
 from wszoo.names import Ref
 from wszoo.progress import Silent
-from wszoo.pull import pull
 from wszoo.remotes.http import HttpType
 from wszoo.store.gc import collect
 from wszoo.store.verify import verify

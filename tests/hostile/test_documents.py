@@ -13,9 +13,9 @@ from faults.tally import tally
 
 from wszoo.describe import show
 from wszoo.digest import Digest
+from wszoo.distribution.pull import pull
 from wszoo.errors import IntegrityError, LimitError, MalformedError, NotFoundError, WszooError
 from wszoo.names import Ref
-from wszoo.pull import pull
 from wszoo.schema.decode import MAX_DOCUMENT, MAX_MANIFEST, decode
 from wszoo.schema.facts import PREFIX, PlanFacts
 from wszoo.schema.model import ModelConfig

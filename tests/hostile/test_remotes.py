@@ -13,13 +13,13 @@ from builders import SimulatedRemote, around, leftovers, plan_of, replace_in_ind
 from wszoo.assemble import assemble
 from wszoo.codecs import zstd
 from wszoo.digest import Digest
+from wszoo.distribution.pull import pull
 from wszoo.errors import IncompatibleError, IntegrityError, LimitError, MalformedError, NotFoundError
 from wszoo.names import Ref
 from wszoo.plans import spliced
 from wszoo.plans.spliced import read_base, read_body
 from wszoo.progress import Silent
 from wszoo.publish import read_published
-from wszoo.pull import pull
 from wszoo.schema.decode import MAX_MANIFEST, encode
 from wszoo.schema.oci import INDEX, Descriptor, Index
 from wszoo.schema.plan import SPLICE, SPLICE_BASE

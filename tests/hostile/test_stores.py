@@ -23,15 +23,15 @@ from faults.tally import tally
 from wszoo.assemble import assemble
 from wszoo.describe import list_refs, show
 from wszoo.digest import Digest
+from wszoo.distribution.pull import pull, select_local
+from wszoo.distribution.repair import repair
+from wszoo.distribution.serve import StoreServer
 from wszoo.errors import IntegrityError, NotFoundError, RemoteError, WszooError
 from wszoo.names import Ref
 from wszoo.progress import Silent
 from wszoo.publish import read_published
-from wszoo.pull import pull, select_local
 from wszoo.remotes.directory import DirectoryType
-from wszoo.repair import repair
 from wszoo.schema.oci import REF_NAME
-from wszoo.serve import StoreServer
 from wszoo.store.cache import cached_engines, shrink_cache
 from wszoo.store.gc import collect
 from wszoo.store.store import Store

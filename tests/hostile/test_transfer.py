@@ -7,10 +7,10 @@ import pytest
 from builders import SimulatedRemote, around, publish_model, replace_in_index
 
 from wszoo.digest import Digest
+from wszoo.distribution.pull import pull
 from wszoo.errors import IntegrityError, LimitError, NotFoundError, RemoteError, StorageError
 from wszoo.names import Ref
 from wszoo.progress import Silent
-from wszoo.pull import pull
 from wszoo.schema.oci import Descriptor
 from wszoo.store.partials import Partial, Partials
 from wszoo.store.presence import present

@@ -14,11 +14,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from wszoo.assemble import assemble
 from wszoo.digest import Digest
+from wszoo.distribution.pull import pull
+from wszoo.distribution.push import push
 from wszoo.errors import IntegrityError, RemoteError, TrustError
 from wszoo.names import Ref
 from wszoo.progress import Silent
-from wszoo.pull import pull
-from wszoo.push import push
 from wszoo.remotes.http import HttpType
 from wszoo.remotes.registry import RegistryType
 from wszoo.schema.model import GRAPH, PACK
@@ -239,7 +239,7 @@ def test_files_of_yesterday_served_again_are_a_rollback(store, signed, http, tmp
 
 
 def test_what_was_taken_runs_offline_after_the_key_is_gone_and_the_signature_has_expired(store, signed, http):
-    from wszoo.pull import select_local
+    from wszoo.distribution.pull import select_local
     from wszoo.settings import remove_trust
 
     report = pull(store, http, REF, around("sm89"))

@@ -12,11 +12,11 @@ from builders import around, leftovers, network, plan_of, publish_model, run_ort
 
 from wszoo.assemble import Keep, assemble
 from wszoo.digest import Digest
+from wszoo.distribution.pull import select_local
 from wszoo.errors import IncompatibleError, IntegrityError, MalformedError, NotFoundError, StorageError
 from wszoo.names import Ref
 from wszoo.progress import Silent
 from wszoo.publish import read_published
-from wszoo.pull import select_local
 from wszoo.schema.plan import Kind
 from wszoo.weights.graph import attach, graph_from_model
 

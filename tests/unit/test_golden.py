@@ -15,10 +15,10 @@ from builders import SimulatedRemote, around, network, run_ort
 
 from wszoo.assemble import assemble
 from wszoo.digest import Digest
+from wszoo.distribution.pull import pull, select_local
 from wszoo.names import Ref
 from wszoo.progress import Silent
 from wszoo.publish import read_published
-from wszoo.pull import pull, select_local
 from wszoo.schema.decode import MAX_DOCUMENT, decode, encode
 from wszoo.schema.model import ModelConfig
 from wszoo.schema.oci import REF_NAME, Index, Layout, Manifest

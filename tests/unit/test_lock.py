@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wszoo.digest import Digest
+from wszoo.distribution.pull import pull
 from wszoo.errors import (
     IncompatibleError,
     IntegrityError,
@@ -27,7 +28,6 @@ from wszoo.lock.document import lock_text, read_lock, write_lock
 from wszoo.lock.making import differences, lock_model, lock_of
 from wszoo.lock.pulling import keep_locked, pull_locked, select_locked
 from wszoo.names import Ref
-from wszoo.pull import pull
 from wszoo.remotes.directory import DirectoryRemote
 from wszoo.schema.lock import MAX_LOCK, Lock, LockedBlob, LockedModel, LockedPlan, decode_lock
 from wszoo.schema.trust import How

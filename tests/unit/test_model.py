@@ -3,11 +3,11 @@
 import pytest
 from builders import around
 
+from wszoo.distribution.pull import select_local
 from wszoo.errors import IncompatibleError
 from wszoo.model import Model
 from wszoo.names import Ref
 from wszoo.progress import Silent
-from wszoo.pull import select_local
 
 
 def test_a_plan_that_does_not_load_names_the_next_best(origin, monkeypatch):

@@ -11,6 +11,7 @@ from wszoo.assemble import Keep, assemble
 from wszoo.backends.protocol import Stripped
 from wszoo.building.strip import keep_native
 from wszoo.digest import Digest
+from wszoo.distribution.pull import select_local
 from wszoo.errors import (
     BuildError,
     IncompatibleError,
@@ -25,7 +26,6 @@ from wszoo.names import Ref
 from wszoo.plans.native_map import known_weights
 from wszoo.progress import Silent
 from wszoo.publish import publish, read_published, write_plan
-from wszoo.pull import select_local
 from wszoo.refit import refit
 from wszoo.schema.plan import NATIVE, REFIT, Kind, Target
 from wszoo.schema.refit import Mode, RefitMap, Rule

@@ -118,7 +118,15 @@ def test_paths_in_a_store_stay_short_enough_for_windows(origin):
 
 @pytest.mark.parametrize(
     "module",
-    ["wszoo", "wszoo.api", "wszoo.pull", "wszoo.resolver", "wszoo.store.store", "wszoo.names", "wszoo.transfer"],
+    [
+        "wszoo",
+        "wszoo.api",
+        "wszoo.distribution.pull",
+        "wszoo.resolver",
+        "wszoo.store.store",
+        "wszoo.names",
+        "wszoo.transfer",
+    ],
 )
 def test_importing_loads_no_heavy_library(module):
     code = f"import sys, {module}; print(' '.join(sys.modules))"

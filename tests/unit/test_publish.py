@@ -10,10 +10,10 @@ import workers
 from builders import around, plan_of, publish_model
 
 from wszoo.digest import Digest
+from wszoo.distribution.pull import pull, select_local
 from wszoo.errors import StorageError
 from wszoo.names import Ref
 from wszoo.publish import publish, read_published, write_plan
-from wszoo.pull import pull, select_local
 from wszoo.schema import model as model_schema
 from wszoo.schema import plan as plan_schema
 from wszoo.schema.oci import INDEX, MANIFEST, TITLE

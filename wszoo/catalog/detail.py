@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from wszoo.catalog.survey import PORTABLE, gpus_of, pinned, told
 from wszoo.describe import look
+from wszoo.distribution.pull import Surroundings
 from wszoo.errors import IncompatibleError, WszooError
 from wszoo.gpu.machine import Machine, Runtime
 from wszoo.gpu.request import parse_gpu
 from wszoo.lock.document import lock_text
 from wszoo.lock.making import lock_model, lock_of
-from wszoo.pull import Surroundings
 from wszoo.report import reading_order, target_names
 from wszoo.store.documents import read_asset
 from wszoo.text import printable

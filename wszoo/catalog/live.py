@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from wszoo.catalog.pages import POLICY, assets, list_page, shards
 from wszoo.catalog.site import page_of
 from wszoo.catalog.survey import Survey
-from wszoo.serve import Page
+from wszoo.distribution.serve import Page
 
 if TYPE_CHECKING:
     from wszoo.store.store import Store

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from wszoo.distribution.pull import PullReport, Selection
     from wszoo.model import Model
-    from wszoo.pull import PullReport, Selection
     from wszoo.resolver import Resolution
 
 

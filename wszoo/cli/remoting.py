@@ -92,7 +92,7 @@ def serve_command(session: Session, *, host: str, port: int) -> None:
       wszoo serve --host 0.0.0.0 --port 8765
     """
     from wszoo.catalog.live import Catalog
-    from wszoo.serve import StoreServer
+    from wszoo.distribution.serve import StoreServer
 
     store = session.zoo().store
     store.layout.create()

@@ -43,7 +43,7 @@ class Chosen:
 
 
 class _Selected(Protocol):
-    """What :func:`wszoo.pull.select_local` gives, which stands beside this package."""
+    """What :func:`wszoo.distribution.pull.select_local` gives, which stands beside this package."""
 
     @property
     def ref(self) -> Ref: ...

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from wszoo.distribution.push import push
 from wszoo.errors import NotFoundError, RemoteError, UsageError
 from wszoo.publish import publish, read_published
-from wszoo.push import push
 from wszoo.schema.oci import INDEX, Descriptor
 from wszoo.store.documents import (
     model_descriptor,
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wszoo.digest import Digest
+    from wszoo.distribution.push import PushReport
     from wszoo.names import Ref
     from wszoo.progress import Progress
-    from wszoo.push import PushReport
     from wszoo.remotes.protocol import WritableRemote
     from wszoo.store.documents import ModelDocument
     from wszoo.store.store import Store

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wszoo.building.cell import is_plan_for
+from wszoo.distribution.push import send
 from wszoo.errors import IntegrityError, NotFoundError, UsageError
 from wszoo.fleet.work import Order, Outcome, build_away, build_here, build_with
-from wszoo.push import send
 from wszoo.schema.decode import MAX_MANIFEST, decode
 from wszoo.schema.oci import Manifest
 from wszoo.store.built import remember

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING
 
 from wszoo import errors
 from wszoo.building.cell import Cell, build_cell
+from wszoo.distribution.push import send
 from wszoo.errors import BuildError, NotFoundError, WszooError
 from wszoo.names import Ref, TargetSpec
 from wszoo.places import open_for_push
 from wszoo.plugins import registry
 from wszoo.progress import Silent
-from wszoo.push import send
 from wszoo.remotes.protocol import WritableRemote, expect
 from wszoo.store.documents import read_model, read_plan
 from wszoo.store.store import Store, default_root

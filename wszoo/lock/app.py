@@ -16,8 +16,8 @@ from wszoo.surroundings import surroundings
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from wszoo.distribution.pull import PullReport
     from wszoo.progress import Progress
-    from wszoo.pull import PullReport
     from wszoo.remotes.protocol import Remote
     from wszoo.schema.lock import Lock, LockedModel
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from wszoo.distribution.pull import select
 from wszoo.errors import IncompatibleError, MalformedError
-from wszoo.pull import select
 from wszoo.schema.lock import Lock, LockedBlob, LockedModel, LockedPlan
 from wszoo.schema.model import PACK
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from wszoo.digest import Digest
+    from wszoo.distribution.pull import Surroundings
     from wszoo.names import Ref
-    from wszoo.pull import Surroundings
     from wszoo.schema.oci import Descriptor
     from wszoo.store.documents import DocumentSource, ModelDocument, PlanDocument
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from wszoo.distribution.pull import Order, PullReport, needed, remember, select, take
 from wszoo.errors import MalformedError, NotFoundError
 from wszoo.lock.making import check_model
-from wszoo.pull import Order, PullReport, needed, remember, select, take
 from wszoo.remotes.protocol import expect
 from wszoo.schema.oci import INDEX, Descriptor
 from wszoo.schema.trust import Decision, How
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from wszoo.digest import Digest
+    from wszoo.distribution.pull import Selection, Surroundings
     from wszoo.names import Ref
     from wszoo.progress import Progress
-    from wszoo.pull import Selection, Surroundings
     from wszoo.remotes.protocol import Remote
     from wszoo.schema.lock import LockedModel
     from wszoo.store.documents import DocumentSource, ModelDocument

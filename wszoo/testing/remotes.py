@@ -28,9 +28,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from wszoo.digest import Digest
+from wszoo.distribution.push import push
 from wszoo.errors import NotFoundError, RemoteError, UsageError
 from wszoo.names import Ref
-from wszoo.push import push
 from wszoo.remotes.protocol import writable
 from wszoo.schema.decode import MAX_MANIFEST
 from wszoo.schema.oci import INDEX, Descriptor

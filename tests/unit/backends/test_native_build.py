@@ -7,6 +7,7 @@ from builders import SimulatedRemote, age, around, scaling
 from wszoo.backends import tensorrt
 from wszoo.backends.trt_load import Loader
 from wszoo.building.build import BuildRequest, build
+from wszoo.distribution.pull import pull, select_local
 from wszoo.errors import BuildError, IncompatibleError, NotFoundError
 from wszoo.gpu.machine import Gpu, Machine, Runtime
 from wszoo.model import Model
@@ -14,7 +15,6 @@ from wszoo.names import Ref, TargetSpec
 from wszoo.plans.source import FileSource
 from wszoo.plugins import registry
 from wszoo.progress import Silent
-from wszoo.pull import pull, select_local
 from wszoo.refit import refit
 from wszoo.schema.plan import Kind
 from wszoo.store.gc import collect

@@ -11,7 +11,7 @@ import pytest
 from builders import publish_model
 
 from wszoo.catalog.live import Catalog
-from wszoo.serve import StoreServer
+from wszoo.distribution.serve import StoreServer
 
 HTML = "text/html,application/xhtml+xml"
 

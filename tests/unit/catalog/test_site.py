@@ -189,7 +189,7 @@ def test_a_ref_that_cannot_be_read_is_told_about(origin, folder):
 def test_plans_that_are_not_here_are_shown_as_such(origin, store, folder):
     from builders import around
 
-    from wszoo.pull import pull
+    from wszoo.distribution.pull import pull
     from wszoo.remotes.directory import DirectoryRemote
 
     pull(store, DirectoryRemote(origin.layout.root), Ref.parse("net:1"), around("sm89"))

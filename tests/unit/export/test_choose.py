@@ -6,10 +6,10 @@ import msgspec
 import pytest
 from builders import around, publish_model, replace_in_index
 
+from wszoo.distribution.pull import pull
 from wszoo.errors import NotFoundError, UsageError
 from wszoo.export import by_target, everything_here
 from wszoo.names import Ref
-from wszoo.pull import pull
 from wszoo.remotes.directory import DirectoryRemote
 
 NET = Ref("net", "1")

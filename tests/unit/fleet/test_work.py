@@ -7,6 +7,7 @@ from zoos import job, network
 
 from wszoo.building.cell import Cell
 from wszoo.digest import Digest
+from wszoo.distribution.push import send
 from wszoo.fleet import work
 from wszoo.fleet.publishing import Settings
 from wszoo.fleet.run import build_matrix
@@ -16,7 +17,6 @@ from wszoo.places import open_for_push
 from wszoo.plugins import registry
 from wszoo.progress import Silent
 from wszoo.publish import read_published
-from wszoo.push import send
 from wszoo.schema.oci import MANIFEST, Descriptor
 from wszoo.store.store import Store
 

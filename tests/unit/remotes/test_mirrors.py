@@ -6,9 +6,9 @@ import pytest
 from builders import SimulatedRemote, around
 
 from wszoo.digest import Digest
+from wszoo.distribution.pull import pull
 from wszoo.errors import NotFoundError, RemoteError, TrustError
 from wszoo.names import Ref
-from wszoo.pull import pull
 from wszoo.remotes.mirrors import MirroredRemote
 from wszoo.schema.oci import Descriptor
 from wszoo.testing.remotes import ReadContract

@@ -9,10 +9,10 @@ import pytest
 from builders import SimulatedRemote, around, snapshot
 
 from wszoo.assemble import assemble
+from wszoo.distribution.pull import pull, select_local
 from wszoo.errors import StorageError
 from wszoo.names import Ref
 from wszoo.progress import Silent
-from wszoo.pull import pull, select_local
 from wszoo.settings import cache_limit, set_cache_limit
 from wszoo.store.cache import cached_engines, shrink_cache
 

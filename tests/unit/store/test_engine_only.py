@@ -7,16 +7,16 @@ import pytest
 from builders import age, around, publish_model
 
 from wszoo.assemble import Keep, assemble
-from wszoo.complete import complete
 from wszoo.digest import Digest
+from wszoo.distribution.complete import complete
+from wszoo.distribution.pull import pull as fetch
+from wszoo.distribution.pull import select_local
+from wszoo.distribution.repair import repair
 from wszoo.errors import NotFoundError, UsageError
 from wszoo.model import Model
 from wszoo.names import Ref
 from wszoo.progress import Silent
-from wszoo.pull import pull as fetch
-from wszoo.pull import select_local
 from wszoo.refit import refit
-from wszoo.repair import repair
 from wszoo.schema.plan import Kind
 from wszoo.store import engine_only
 from wszoo.store.cache import shrink_cache

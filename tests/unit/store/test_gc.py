@@ -18,9 +18,9 @@ from builders import SimulatedRemote, age, around, leftovers, snapshot
 from faults.disk import Disk
 
 from wszoo.digest import Digest
+from wszoo.distribution.pull import pull, select_local
 from wszoo.errors import IntegrityError, NotFoundError, StorageError
 from wszoo.names import Ref
-from wszoo.pull import pull, select_local
 from wszoo.schema.decode import encode
 from wszoo.schema.oci import INDEX, Descriptor
 from wszoo.store import gc, leases

@@ -13,9 +13,9 @@ import workers
 from builders import SimulatedRemote, around, leftovers, publish_model, snapshot
 
 from wszoo.digest import Digest
+from wszoo.distribution.pull import pull
 from wszoo.errors import IntegrityError, LimitError, MalformedError, NotFoundError, UsageError
 from wszoo.names import Ref, is_portable_file_name
-from wszoo.pull import pull
 from wszoo.schema.decode import decode, encode
 from wszoo.schema.oci import INDEX, MANIFEST, REF_NAME, Descriptor, Index
 from wszoo.store import refs

@@ -7,9 +7,9 @@ from builders import age, around, plan_of
 
 from wszoo.assemble import assemble
 from wszoo.digest import Digest
+from wszoo.distribution.pull import pull
 from wszoo.names import Ref
 from wszoo.progress import Silent
-from wszoo.pull import pull
 from wszoo.store.documents import model_descriptor, read_index, read_model
 from wszoo.store.verify import verify
 

@@ -9,9 +9,9 @@ from unit.transfer.partly import model, publish_two
 
 from wszoo.assemble import assemble
 from wszoo.digest import Digest
+from wszoo.distribution.pull import pull, select_local
 from wszoo.names import Ref
 from wszoo.progress import Silent
-from wszoo.pull import pull, select_local
 from wszoo.store.documents import model_descriptor, read_index, read_model
 from wszoo.store.gc import collect
 from wszoo.store.store import Store

@@ -11,9 +11,9 @@ from builders import around
 from contract.servers import threaded
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from wszoo.distribution.pull import pull
 from wszoo.errors import TrustError
 from wszoo.names import Ref
-from wszoo.pull import pull
 from wszoo.remotes.mirrors import MirroredRemote
 from wszoo.remotes.registry import MAX_PAGES, RegistryType
 from wszoo.schema.oci import INDEX, MANIFEST

@@ -12,10 +12,10 @@ from builders import SimulatedRemote, age, around, publish_model, snapshot
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from wszoo.digest import Digest
+from wszoo.distribution.pull import pull
+from wszoo.distribution.push import push
 from wszoo.errors import IntegrityError, LimitError, MalformedError, NotFoundError, TrustError, UsageError
 from wszoo.names import Ref
-from wszoo.pull import pull
-from wszoo.push import push
 from wszoo.remotes.directory import DirectoryRemote
 from wszoo.schema.decode import encode
 from wszoo.schema.oci import INDEX, MANIFEST, Descriptor, Index

@@ -9,10 +9,10 @@ from builders import SimulatedRemote, around, plan_of, snapshot
 
 from wszoo.assemble import assemble
 from wszoo.digest import Digest
+from wszoo.distribution.pull import pull, select_local
+from wszoo.distribution.repair import repair
 from wszoo.names import Ref
 from wszoo.progress import Silent
-from wszoo.pull import pull, select_local
-from wszoo.repair import repair
 from wszoo.store.documents import model_descriptor, read_index, read_model
 from wszoo.store.verify import verify
 

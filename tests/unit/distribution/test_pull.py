@@ -13,10 +13,10 @@ from builders import SimulatedRemote, around, leftovers, plan_of, publish_model,
 from contract.servers import serving
 
 from wszoo.digest import Digest
+from wszoo.distribution.pull import pull, select_local
 from wszoo.errors import IncompatibleError, NotFoundError, RemoteError, StorageError, TrustError, UsageError
 from wszoo.names import Ref
 from wszoo.progress import Silent
-from wszoo.pull import pull, select_local
 from wszoo.remotes.http import HttpType
 from wszoo.store.store import Store
 from wszoo.store.verify import verify

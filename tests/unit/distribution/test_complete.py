@@ -6,11 +6,11 @@ import pytest
 from builders import SimulatedRemote, age, around
 from unit.transfer.partly import publish_two
 
-from wszoo.complete import complete
+from wszoo.distribution.complete import complete
+from wszoo.distribution.pull import pull
+from wszoo.distribution.push import push
 from wszoo.errors import NotFoundError
 from wszoo.names import Ref
-from wszoo.pull import pull
-from wszoo.push import push
 from wszoo.remotes.directory import DirectoryRemote
 from wszoo.store.gc import collect
 from wszoo.store.store import Store

@@ -8,19 +8,19 @@ import pytest
 from builders import MACHINE, RUNTIMES, SimulatedRemote, age, around, network, publish_model, splice_plan
 from click.testing import CliRunner
 
-from wszoo import runtime_caches
 from wszoo.api import Zoo
 from wszoo.cli.app import app
 from wszoo.digest import Digest
+from wszoo.distribution import runtime_caches
+from wszoo.distribution.pull import pull
+from wszoo.distribution.push import push
+from wszoo.distribution.runtime_caches import ship, take_fitting
 from wszoo.errors import NotFoundError, UsageError
 from wszoo.gpu.machine import Gpu
 from wszoo.gpu.request import GpuRequest
 from wszoo.names import Ref
 from wszoo.publish import publish, read_published
-from wszoo.pull import pull
-from wszoo.push import push
 from wszoo.remotes.directory import DirectoryRemote
-from wszoo.runtime_caches import ship, take_fitting
 from wszoo.schema.decode import encode
 from wszoo.store.documents import read_index
 from wszoo.store.gc import collect

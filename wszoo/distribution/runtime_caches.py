@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from wszoo.distribution.pull import Selection
     from wszoo.gpu.machine import Gpu, Machine
     from wszoo.names import Ref
-    from wszoo.pull import Selection
     from wszoo.store.documents import DocumentSource, PlanDocument
     from wszoo.store.layout import StoreLayout
     from wszoo.store.store import Store

@@ -15,11 +15,11 @@ import pytest
 from builders import around, snapshot
 from contract.servers import serving
 
+from wszoo.distribution.pull import pull
+from wszoo.distribution.serve import StoreServer
 from wszoo.errors import StorageError
 from wszoo.names import Ref
-from wszoo.pull import pull
 from wszoo.remotes.http import HttpType
-from wszoo.serve import StoreServer
 
 REF = Ref.parse("net:1")
 

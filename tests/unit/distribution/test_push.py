@@ -8,12 +8,12 @@ import threading
 import pytest
 from builders import around, snapshot
 
-from wszoo import push as push_module
+from wszoo.distribution import push as push_module
+from wszoo.distribution.pull import pull
+from wszoo.distribution.push import push
 from wszoo.errors import IntegrityError, NotFoundError, RemoteError, UsageError
 from wszoo.names import Ref
 from wszoo.publish import read_published
-from wszoo.pull import pull
-from wszoo.push import push
 from wszoo.remotes.directory import DirectoryRemote
 from wszoo.remotes.protocol import writable
 from wszoo.schema.oci import MANIFEST

@@ -1,0 +1,1 @@
+"""Models on their way between stores: pull, push, serve, and making whole what is here only in part or damaged."""
