@@ -18,6 +18,7 @@ from wszoo.store.documents import (
     read_indexed_model,
     read_model,
 )
+from wszoo.store.engine_only import keeps_engines_only
 from wszoo.trust.record import decision_about
 from wszoo.trust.signatures import signatures_here
 from wszoo.weights.tensor import dtype_of
@@ -127,6 +128,7 @@ class ModelView(msgspec.Struct, frozen=True, kw_only=True):
         provenance: versions of what built it.
         trust: why it was taken from a remote; None for what was built here.
         signatures: how many there are of it here.
+        keeps_engines: its assembled plans stand in for its weights here (``wszoo pull --keep engine``).
     """
 
     ref: str
@@ -143,6 +145,7 @@ class ModelView(msgspec.Struct, frozen=True, kw_only=True):
     provenance: dict[str, str]
     trust: Decision | None
     signatures: int
+    keeps_engines: bool = False
 
 
 class SharingView(msgspec.Struct, frozen=True, kw_only=True):
@@ -273,6 +276,7 @@ def _view(store: Store, entry: Entry, index: Index, model: ModelDocument) -> Mod
         provenance=config.provenance,
         trust=decision_about(store.layout, entry.descriptor.digest),
         signatures=len(signatures_here(store, entry.ref, entry.descriptor.digest)),
+        keeps_engines=keeps_engines_only(store.layout, entry.descriptor.digest),
     )
 
 

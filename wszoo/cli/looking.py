@@ -165,6 +165,11 @@ def _print_asset(session: Session, name: str, data: bytes) -> None:
         click.echo(data, nl=False)
 
 
+def _weights(view: ModelView) -> str:
+    let_go = "; here assembled plans may stand in for them" if view.keeps_engines else ""
+    return f"{human(view.weight_bytes)}, stored as {human(view.weight_stored_bytes)}{let_go}"
+
+
 def print_model(view: ModelView) -> None:
     """A model as a person wants to see it."""
     print_facts(
@@ -173,7 +178,7 @@ def print_model(view: ModelView) -> None:
             ("index", view.index_digest),
             ("trust", trust_text(view.trust, view.signatures)),
             ("licence", view.licence),
-            ("weights", f"{human(view.weight_bytes)}, stored as {human(view.weight_stored_bytes)}"),
+            ("weights", _weights(view)),
             ("assets", ", ".join(view.assets)),
             *((f"  {name}", value) for name, value in view.options.items()),
         ]

@@ -7,6 +7,7 @@ import pytest
 from builders import age, around, publish_model
 
 from wszoo.assemble import Keep, assemble
+from wszoo.describe import show
 from wszoo.digest import Digest
 from wszoo.distribution.complete import complete
 from wszoo.distribution.pull import pull as fetch
@@ -83,6 +84,10 @@ def test_a_plan_that_changed_since_it_was_stamped_does_not_count_as_whole(store,
     path = engine(store).engine
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     assert collected(store).deleted == ()
+
+
+def test_show_says_that_weights_may_be_gone(kept):
+    assert show(kept, REF).keeps_engines
 
 
 def test_weights_are_garbage_once_the_plan_is_kept_and_it_assembles_without_them(kept, remote):
