@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -25,7 +27,7 @@ from wszoo.parallel import ordered_map
 from wszoo.schema.model import Frame, ModelConfig, TensorInfo
 from wszoo.store.substitutes import read_substitute
 from wszoo.weights.gain import stored_bytes
-from wszoo.weights.tensor import Tensor, dtype_of
+from wszoo.weights.tensor import Loading, LoadInParts, Tensor, dtype_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -231,26 +233,13 @@ def _cut_out(pack: Bytes, frame: StoredFrame | Frame, what: str) -> Bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Loading:
-    """A tensor that is being decoded.
-
-    Attributes:
-        data: its bytes, once all parts were called; a single raw frame is mapped and has none.
-        parts: each decodes a frame; in any order, on any thread.
-    """
-
-    data: Bytes
-    parts: tuple[Callable[[], None], ...]
-
-
-@dataclass(frozen=True, slots=True)
 class StoredTensor:
     """A tensor of a model, and how to get at its bytes.
 
     Attributes:
         tensor: loads what :attr:`load` does, checked if the reader checks.
         packs: of the model, in which its frames are.
-        begin: starts decoding.
+        begin: starts decoding, a frame a part; a single raw frame is mapped and has none.
         load: decodes, here and now; unchecked.
         check: raises IntegrityError for bytes that are not the tensor's.
     """
@@ -298,11 +287,12 @@ class PackReader:
         """
         for info in self._config.components[name].tensors:
             tensor, at = self._tensor(info), self._config.frames[info.digest]
+            begin = partial(self._begin, info, at)
             yield StoredTensor(
                 tensor=tensor,
                 packs=frozenset(self._config.packs[frame.pack] for frame in at),
-                begin=partial(self._begin, info, at),
-                load=partial(self._load, info, at),
+                begin=begin,
+                load=LoadInParts(begin),
                 check=partial(_check, info),
             )
 
@@ -324,7 +314,8 @@ class PackReader:
         at = self._config.frames.get(info.digest)
         if at is None:
             raise MalformedError(f"tensor {info.name!r} ({info.digest}) stands in no pack of the model")
-        tensor = Tensor(info.name, dtype_of(info.dtype), info.shape, lambda: self._checked(info, at))
+        load = partial(self._checked, info, at) if self._verify else LoadInParts(partial(self._begin, info, at))
+        tensor = Tensor(info.name, dtype_of(info.dtype), info.shape, load)
         if sum(frame.raw for frame in at) != tensor.nbytes:
             raise MalformedError(f"the frames of tensor {info.name!r} do not add up to its {tensor.nbytes} bytes")
         if any(frame.pack >= len(self._config.packs) for frame in at):
@@ -332,30 +323,25 @@ class PackReader:
         return tensor
 
     def _checked(self, info: TensorInfo, at: tuple[Frame, ...]) -> Bytes:
-        data = self._load(info, at)
-        if self._verify:
-            _check(info, data)
+        data = LoadInParts(partial(self._begin, info, at))()
+        _check(info, data)
         return data
 
-    def _load(self, info: TensorInfo, at: tuple[Frame, ...]) -> Bytes:
-        loading = self._begin(info, at)
-        for part in loading.parts:
-            part()
-        return loading.data
-
-    def _begin(self, info: TensorInfo, at: tuple[Frame, ...]) -> Loading:
-        located = self._locate(info, at)
+    def _begin(self, info: TensorInfo, at: tuple[Frame, ...], start: int = 0, stop: int = sys.maxsize) -> Loading:
+        """Begin with bytes ``[start, stop)`` of a tensor; whole frames are decoded."""
+        located, before = _covering(self._locate(info, at), start, stop)
         stored = [_cut_out(self._map(frame.pack), frame, f"tensor {info.name!r}") for frame in located]
         if len(located) == 1 and located[0].codec == codec.RAW:
-            return Loading(stored[0], ())
+            return Loading(stored[0][start - before : stop - before])
         for pack in {frame.pack for frame in located}:
             self._check_overlap(pack)
         out = np.empty(sum(frame.raw for frame in located), np.uint8)
-        parts, start = [], 0
+        parts, done = [], 0
         for frame, data in zip(located, stored, strict=True):
-            parts.append(partial(codec.decode, frame.codec, data, out[start : start + frame.raw]))
-            start += frame.raw
-        return Loading(out, tuple(parts))
+            parts.append(partial(codec.decode, frame.codec, data, out[done : done + frame.raw]))
+            done += frame.raw
+        is_whole = start == before and stop - before >= len(out)
+        return Loading(out if is_whole else out[start - before : stop - before], tuple(parts))
 
     def _check_overlap(self, pack: Digest) -> None:
         taken, size = self._stored[pack], len(self._map(pack))
@@ -384,6 +370,13 @@ class PackReader:
         if digest not in self._maps:
             self._maps[digest] = self._blobs.map(digest)
         return self._maps[digest]
+
+
+def _covering(located: Located, start: int, stop: int) -> tuple[Located, int]:
+    """The frames that hold bytes ``[start, stop)`` of a tensor, and the bytes in front of the first of them."""
+    ends = list(accumulate(frame.raw for frame in located))
+    first, last = bisect_right(ends, start), bisect_left(ends, stop) + 1
+    return located[first:last], ends[first - 1] if first else 0
 
 
 def _check(info: TensorInfo, data: Bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +112,37 @@ def dtype_from_onnx(number: int) -> DType:
 
 
 @dataclass(frozen=True, slots=True)
+class Loading:
+    """A tensor's bytes that are being decoded.
+
+    Attributes:
+        data: the bytes, once all parts were called.
+        parts: each decodes some of them; in any order, on any thread, once. None where nothing is to be done.
+    """
+
+    data: Bytes
+    parts: tuple[Callable[[], None], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LoadInParts:
+    """A tensor's ``load``, which several threads may do together.
+
+    Attributes:
+        begin: starts with bytes ``[start, stop)``, of which what lies beyond the end is left out.
+    """
+
+    begin: Callable[[int, int], Loading]
+
+    def __call__(self) -> Bytes:
+        """All of it, here and now."""
+        loading = self.begin(0, sys.maxsize)
+        for part in loading.parts:
+            part()
+        return loading.data
+
+
+@dataclass(frozen=True, slots=True)
 class Tensor:
     """A named tensor whose bytes are loaded on demand.
 
@@ -119,7 +151,8 @@ class Tensor:
         dtype: element type.
         shape: dimensions, outermost first.
         load: returns ``nbytes`` little-endian raw bytes in C order as a flat, read-only ``uint8`` array. The array may
-            be memory-mapped; loading twice gives equal bytes, and nothing is kept between calls.
+            be memory-mapped; loading twice gives equal bytes, and nothing is kept between calls. What is decoded
+            may be a :class:`LoadInParts`.
     """
 
     name: str

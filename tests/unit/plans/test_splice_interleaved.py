@@ -14,7 +14,7 @@ from wszoo.plans.splice.recipes import Scale
 from wszoo.plans.splice.views import bind
 from wszoo.plans.splice.window import Windows
 from wszoo.tree import CHUNK
-from wszoo.weights.tensor import DTYPES, Tensor
+from wszoo.weights.tensor import DTYPES, Loading, Tensor
 
 SCALE = np.float16(0.3535)
 
@@ -71,7 +71,7 @@ class Work:
     def counted(self, function):
         def call(*arguments, **options):
             data = function(*arguments, **options)
-            self.bytes += data.nbytes
+            self.bytes += (data.data if isinstance(data, Loading) else data).nbytes
             return data
 
         return call

@@ -14,13 +14,13 @@ import pytest
 
 from wszoo.digest import Digest
 from wszoo.errors import MalformedError
-from wszoo.plans.splice import output, reader, restore
+from wszoo.plans.splice import output, reader, restore, window
 from wszoo.plans.splice.encode import encode
 from wszoo.progress import Silent
 from wszoo.schema.model import Component, Graph, ModelConfig
 from wszoo.tree import leaf, tree_digest
 from wszoo.weights.packs import Packer, PackReader
-from wszoo.weights.tensor import tensor_from_array
+from wszoo.weights.tensor import LoadInParts, tensor_from_array
 
 assembling = import_module("wszoo.plans.splice.apply")  # in the package its name is the function's
 MATRICES, ROWS, WIDTH = 40, 256, 512
@@ -92,6 +92,32 @@ def put_together(case, tensors, folder):
 def test_each_matrix_is_decoded_once(case, stored, decoded, tmp_path):
     put_together(case, stored, tmp_path / "out")
     assert max(decoded.values()) <= 2  # the first and the last are looked at beforehand
+    assert sum(decoded.values()) <= MATRICES + 2
+
+
+def test_large_tensors_as_they_stand_are_decoded_range_by_range(stored, matrices, tmp_path, monkeypatch):
+    size, begun = matrices[0].nbytes, []
+    monkeypatch.setattr(reader, "_LARGE", size // 2)
+    monkeypatch.setattr(reader, "_RANGE", size // 3)
+    monkeypatch.setattr(assembling, "CHUNK", CHUNK)
+    plan = np.frombuffer(bytes(100) + b"".join(each.load().tobytes() for each in matrices[:4]), np.uint8)
+
+    def counted(tensor):
+        begin = tensor.load.begin
+        return replace(tensor, load=LoadInParts(lambda *span: begun.append((tensor.name, *span)) or begin(*span)))
+
+    case = SimpleNamespace(plan=plan, program=encode(plan, matrices))
+    put_together(case, [counted(each) for each in stored], tmp_path / "out")
+    ranges = [(low, min(low + size // 3, size)) for low in range(0, size, size // 3)]
+    assert sorted(begun) == sorted((str(number), *span) for number in range(4) for span in ranges)
+
+
+def test_large_matrices_are_put_together_in_shares(case, stored, decoded, tmp_path, monkeypatch):
+    shares, put = [], window.Windows._columns
+    monkeypatch.setattr(window, "SLAB", 1 << 12)
+    monkeypatch.setattr(window.Windows, "_columns", lambda *args: shares.append(args[-1].nbytes) or put(*args))
+    put_together(case, stored, tmp_path / "out")
+    assert max(shares) <= 4 << 12
     assert sum(decoded.values()) <= MATRICES + 2
 
 

@@ -129,6 +129,29 @@ def test_large_tensors_are_cut_into_frames(store, monkeypatch):
     assert read(store, config) == {"w": w.tobytes()}
 
 
+@pytest.mark.parametrize("compressible", [True, False])
+def test_a_range_of_a_large_tensor_is_decoded_without_its_other_frames(store, monkeypatch, compressible):
+    monkeypatch.setattr(packs, "FRAME", 10_000)
+    raw = np.random.default_rng(0).integers(0, 9 if compressible else 256, 45_000, np.uint8)
+    (tensor,) = PackReader(store.blobs, packed(store, tensors(w=raw))).component("c0")
+    spans = {(0, 45_000): 5, (0, 1): 1, (9_999, 10_001): 2, (20_000, 30_000): 1, (44_999, 45_000): 1}
+    for (start, stop), frames in spans.items():
+        loading = tensor.load.begin(start, stop)
+        assert len(loading.parts) == (frames if compressible or frames > 1 else 0)  # a single raw one is mapped
+        for part in loading.parts:
+            part()
+        assert loading.data.tobytes() == raw[start:stop].tobytes()
+
+
+def test_a_range_of_a_single_raw_frame_is_mapped(store):
+    raw = np.random.default_rng(0).integers(0, 256, 45_000, np.uint8)
+    (tensor,) = PackReader(store.blobs, packed(store, tensors(w=raw))).component("c0")
+    loading = tensor.load.begin(100, 200)
+    assert not loading.parts
+    assert not loading.data.flags.writeable
+    assert loading.data.tobytes() == raw[100:200].tobytes()
+
+
 def test_packs_are_closed_when_they_are_full(store):
     rng = np.random.default_rng(0)
     many = [tensor_from_array(f"t{i}", rng.integers(0, 255, 1000, np.uint8)) for i in range(50)]

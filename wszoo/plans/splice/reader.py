@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import threading
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,8 +10,9 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from wszoo.errors import IntegrityError, LimitError, MalformedError
-from wszoo.plans.splice.recent import Recent
+from wszoo.plans.splice.recent import Recent, is_mapped
 from wszoo.plans.splice.views import bind
+from wszoo.weights.tensor import Loading, LoadInParts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,7 +28,11 @@ SLAB = 4 << 20  # bytes of a permuted view that are computed at a time: far abov
 _SLABS = 64 << 20  # bytes of slabs kept
 _SPARSE = 2  # rows that are this many times as long as what is wanted of them are not computed whole
 _FEW = 8  # rows of a transposed matrix below which a slab is computed: they take a cache line an element
-_LOADED = 160 << 20  # bytes of loaded tensors kept, as load() may decompress; those that it maps do not count
+# Bytes of loaded tensors kept, as load() may decompress; those that it maps do not count. 16 threads are at 64 MiB of a
+# plan at a time: enough for those of a 7B language model's widest block (172 MiB) and the tensor behind it (86 MiB).
+_LOADED = 320 << 20
+_LARGE = 128 << 20  # bytes of a tensor of which only ranges are loaded where it stands as it is: embeddings take a GB
+_RANGE = 16 << 20  # bytes of such a range: a frame's
 _BATCH = 256 << 10  # bytes computed at a time of what is wanted in order: they stay in a core's cache
 _TURNED = 64  # rows at least of a transposed matrix, so that what is read of it comes in whole cache lines
 _SHORT = 16  # reads of less than this part of a slab compute all of it, since others like it come soon
@@ -37,7 +41,7 @@ _SHORT = 16  # reads of less than this part of a slab compute all of it, since o
 class Reader:
     """Reads byte ranges of views, computing permuted ones a slab at a time within a fixed memory.
 
-    Threads may share one: a tensor or slab that several ask for is loaded once, and the others wait for it.
+    Threads may share one: a tensor or slab that several ask for is loaded once, by all of them where it has parts.
 
     Args:
         tensors: where views find their bytes.
@@ -71,11 +75,32 @@ class Reader:
         """
         return self._loaded.get((tensor, 0), partial(self._load, tensor))
 
-    def _load(self, tensor: int) -> tuple[Bytes, int]:
-        raw = load(self._tensors[tensor])
-        cost = 0 if _is_mapped(raw) else raw.nbytes
-        self._spend(cost)
-        return raw, cost
+    def _copy_stored(self, tensor: int, start: int, out: Bytes) -> None:
+        """As :meth:`copy`, of a tensor as it is: of large ones, only what is needed is loaded."""
+        load_ = self._tensors[tensor].load
+        if not isinstance(load_, LoadInParts) or self._tensors[tensor].nbytes <= _LARGE or (tensor, 0) in self._loaded:
+            out[:] = self.raw(tensor)[start : start + len(out)]
+            return
+        at, stop = start, start + len(out)
+        while at < stop:
+            number, skip = divmod(at, _RANGE)
+            data = self._loaded.get((tensor, number + 1), partial(self._load_range, tensor, load_, number * _RANGE))
+            part = data[skip : skip + stop - at]
+            out[at - start : at - start + len(part)] = part
+            at += len(part)
+
+    def _load_range(self, tensor: int, load_: LoadInParts, start: int) -> Loading:
+        stop = min(start + _RANGE, self._tensors[tensor].nbytes)
+        loading = load_.begin(start, stop)
+        if len(loading.data) != stop - start:
+            raise IntegrityError(f"tensor {self._tensors[tensor].name!r} ends before its byte {stop:,}")
+        self._spend(0 if is_mapped(loading.data) else loading.data.nbytes)
+        return loading
+
+    def _load(self, tensor: int) -> Loading:
+        loading = load(self._tensors[tensor])
+        self._spend(0 if is_mapped(loading.data) else loading.data.nbytes)
+        return loading
 
     def keeps(self, views: Iterable[int]) -> bool:
         """True where the tensors of these views stay loaded while all of them are read in turn."""
@@ -83,7 +108,7 @@ class Reader:
 
     def is_mapped(self, view: int) -> bool:
         """True where loading the view's tensor costs nothing, because it is a part of a mapped file."""
-        return _is_mapped(self.raw(self._views[view].tensor))
+        return is_mapped(self.raw(self._views[view].tensor))
 
     def read(self, view: int, start: int, stop: int) -> Bytes:
         """Bytes ``[start, stop)`` of a view; not a copy where the view is the tensor as stored."""
@@ -101,7 +126,7 @@ class Reader:
         """Put the bytes of a view from ``start`` on into ``out``: what is read in order, and mostly once."""
         layout = self.layouts[view]
         if layout.is_stored:
-            out[:] = self.raw(self._views[view].tensor)[start : start + len(out)]
+            self._copy_stored(self._views[view].tensor, start, out)
             return
         in_order = layout.is_in_place or (len(out) >= SLAB // _SHORT and layout.row_bytes <= _BATCH)
         step = max(_BATCH, _TURNED * layout.row_bytes) if in_order else len(out) or 1
@@ -155,13 +180,12 @@ class Reader:
     def _slab(self, view: int, number: int) -> Bytes:
         return self._slabs.get((view, number), partial(self._computed, view, number))
 
-    def _computed(self, view: int, number: int) -> tuple[Bytes, int]:
+    def _computed(self, view: int, number: int) -> Loading:
         layout = self.layouts[view]
         rows = self._rows_in_slab(layout)
         outer = slice(number * rows, min((number + 1) * rows, layout.view_shape[0]))
         self._spend(rows * layout.row_bytes)
-        slab = layout.block(self.raw(self._views[view].tensor), outer=outer)
-        return slab, slab.nbytes
+        return Loading(layout.block(self.raw(self._views[view].tensor), outer=outer))
 
     def _spend(self, nbytes: int) -> None:
         with self._lock:
@@ -174,26 +198,20 @@ class Reader:
         return max(1, SLAB // max(1, layout.row_bytes))
 
 
-def load(tensor: Tensor) -> Bytes:
-    """A tensor's raw bytes, their number checked.
+def load(tensor: Tensor) -> Loading:
+    """Begin to load a tensor's raw bytes, their number checked.
 
     Raises:
         IntegrityError: it loads another number of bytes than its type and shape take.
     """
-    raw = np.asarray(tensor.load())
-    if raw.size != tensor.nbytes:
+    load_ = tensor.load
+    loading = load_.begin(0, tensor.nbytes) if isinstance(load_, LoadInParts) else Loading(np.asarray(load_()))
+    if (raw := loading.data).size != tensor.nbytes:
         raise IntegrityError(
             f"tensor {tensor.name!r} has {raw.size:,} bytes, but {tensor.dtype.name} {list(tensor.shape)} takes "
             f"{tensor.nbytes:,}"
         )
-    return raw
-
-
-def _is_mapped(raw: Bytes) -> bool:
-    owner: object = raw
-    while isinstance(owner, np.ndarray | memoryview):
-        owner = owner.base if isinstance(owner, np.ndarray) else owner.obj
-    return isinstance(owner, mmap.mmap)
+    return loading
 
 
 def _bound(view: View, tensors: Sequence[Tensor]) -> Layout:

@@ -1,22 +1,28 @@
-"""What was made lately, shared by threads: made once however many ask for it, the oldest let go of."""
+"""What was made lately, shared by threads: made once, by all who ask for it, the oldest let go of."""
 
 from __future__ import annotations
 
+import mmap
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wszoo.buffers import Bytes
+    from wszoo.weights.tensor import Loading
 
     Key = tuple[int, int]
 
 
 class Recent:
     """Arrays by key, the least recently used let go of beyond ``limit`` bytes, but never the newest.
+
+    Mapped files count for nothing.
 
     Args:
         limit: bytes.
@@ -26,42 +32,39 @@ class Recent:
         self._limit = limit
         self._size = 0
         self._lock = threading.Lock()
-        self._items: OrderedDict[Key, Future[Bytes]] = OrderedDict()
+        self._items: OrderedDict[Key, _Shared] = OrderedDict()
         self._costs: dict[Key, int] = {}  # of those that are made
 
     def __contains__(self, key: Key) -> bool:
         return key in self._costs
 
-    def get(self, key: Key, make: Callable[[], tuple[Bytes, int]]) -> Bytes:
-        """The array; made if it is not there, or waited for if another thread is at it.
+    def get(self, key: Key, begin: Callable[[], Loading]) -> Bytes:
+        """The array; made if it is not there, and together with other threads if they are at it.
 
         Args:
             key: its name.
-            make: gives the array and the bytes that it takes. What it raises, everyone who waits for it gets.
+            begin: starts making it. What it or a part raises, everyone who waits for the array gets.
         """
         with self._lock:
-            found = self._items.get(key)
-            if found is None:
-                mine: Future[Bytes] = Future()
-                self._items[key] = mine
-            else:
-                self._items.move_to_end(key)
-        return found.result() if found is not None else self._make(key, make, mine)
-
-    def _make(self, key: Key, make: Callable[[], tuple[Bytes, int]], mine: Future[Bytes]) -> Bytes:
+            item = self._items.setdefault(key, _Shared(begin))
+            self._items.move_to_end(key)
         try:
-            item, cost = make()
-        except BaseException as error:
+            data = item.made()
+        except BaseException:
             with self._lock:
-                del self._items[key]
-            mine.set_exception(error)
+                if self._items.get(key) is item:
+                    del self._items[key]
             raise
-        mine.set_result(item)
+        if key not in self._costs:
+            self._keep(key, item, 0 if is_mapped(data) else data.nbytes)
+        return data
+
+    def _keep(self, key: Key, item: _Shared, cost: int) -> None:
         with self._lock:
-            self._costs[key] = cost
-            self._size += cost
-            self._let_go(key)
-        return item
+            if self._items.get(key) is item and key not in self._costs:
+                self._costs[key] = cost
+                self._size += cost
+                self._let_go(key)
 
     def _let_go(self, newest: Key) -> None:
         if self._size <= self._limit:
@@ -71,3 +74,63 @@ class Recent:
             self._size -= self._costs.pop(key)
             if self._size <= self._limit:
                 return
+
+
+class _Shared:
+    """One array, and what is left to do of it."""
+
+    def __init__(self, begin: Callable[[], Loading]) -> None:
+        self._begin: Callable[[], Loading] | None = begin
+        self._lock = threading.Lock()
+        self._data: Bytes | None = None
+        self._parts: deque[Callable[[], None]] = deque()
+        self._missing = 0  # parts that are not done
+        self._done: Future[Bytes] = Future()
+
+    def made(self) -> Bytes:
+        """The array, once every part is done, as many as possible by this thread."""
+        if self._done.done():
+            return self._done.result()
+        while (part := self._next()) is not None:
+            try:
+                part()
+            except BaseException as error:  # noqa: BLE001 - raised below, and in all who wait
+                self._failed(error)
+            else:
+                self._finished()
+        return self._done.result()
+
+    def _next(self) -> Callable[[], None] | None:
+        with self._lock:
+            if self._begin is not None:
+                begin, self._begin = self._begin, None
+                try:
+                    loading = begin()
+                except BaseException as error:  # noqa: BLE001 - as above
+                    self._done.set_exception(error)
+                    return None
+                self._data, self._missing = loading.data, len(loading.parts)
+                self._parts.extend(loading.parts)
+                if not loading.parts:
+                    self._done.set_result(loading.data)
+            return self._parts.popleft() if self._parts else None
+
+    def _finished(self) -> None:
+        with self._lock:
+            self._missing -= 1
+            if not self._missing and self._data is not None and not self._done.done():
+                self._done.set_result(self._data)
+
+    def _failed(self, error: BaseException) -> None:
+        with self._lock:
+            self._parts.clear()
+            if not self._done.done():
+                self._done.set_exception(error)
+
+
+def is_mapped(raw: Bytes) -> bool:
+    """True of a part of a mapped file, which takes no memory that the system cannot have back."""
+    owner: object = raw
+    while isinstance(owner, np.ndarray | memoryview):
+        owner = owner.base if isinstance(owner, np.ndarray) else owner.obj
+    return isinstance(owner, mmap.mmap)

@@ -21,7 +21,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
+from numpy.lib.stride_tricks import as_strided, sliding_window_view
 
 from wszoo.errors import MalformedError
 from wszoo.weights.tensor import DTYPES
@@ -192,13 +192,26 @@ def _unit(dtype: DType) -> np.dtype[Any]:
 
 
 def _flattened(part: NDArray[Any]) -> NDArray[Any]:
-    """The elements in C order; transposed ones 16 columns at a time, five times as fast as NumPy's copy."""
+    """The elements in C order; transposed ones 16 columns at a time, five times as fast as NumPy's copy.
+
+    All stripes in one call: each call takes the GIL when it is done, and threads that ask for it every 2 microseconds
+    spend more time on handing it on than on copying (16 threads on 2 cores: 12,000 switches for 340 MB instead of 200).
+    """
     if part.ndim != 2 or part.strides[0] >= part.strides[1]:  # noqa: PLR2004 - a matrix
         return np.ascontiguousarray(part).reshape(-1)
+    part = part.view(f"u{part.itemsize}") if part.itemsize <= 8 else part  # noqa: PLR2004 - no u16 in NumPy
     turned = np.empty(part.shape, part.dtype)
-    for low in range(0, part.shape[1], _STRIPE):
-        turned[:, low : low + _STRIPE] = part[:, low : low + _STRIPE]
+    whole = part.shape[1] // _STRIPE * _STRIPE
+    np.positive(_stripes(part[:, :whole]), out=_stripes(turned[:, :whole]), order="C")
+    turned[:, whole:] = part[:, whole:]
     return turned.reshape(-1)
+
+
+def _stripes(matrix: NDArray[Any]) -> NDArray[Any]:
+    """A matrix as one of 16 columns after the other: (stripe, row, column in the stripe)."""
+    rows, columns = matrix.shape
+    down, along = matrix.strides
+    return as_strided(matrix, (columns // _STRIPE, rows, _STRIPE), (along * _STRIPE, down, along))
 
 
 def _clip(cut: list[slice], lengths: tuple[int, ...]) -> list[slice]:

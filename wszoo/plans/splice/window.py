@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 _NARROW = SLAB // 8  # bytes of a row: of transposed matrices, whole rows are computed for parts of such
 _REMEMBERED = 64  # blocks whose segments are kept: some are a hundred thousand pieces wide
-_TOGETHER = 320 << 20  # bytes of tensors that are loaded at a time to put a wide block together
+_SLABS_EACH = 4  # of a tensor, that a thread takes to put a wide block together
+_MOST_WORKERS = 16  # at that: each holds the tensor that it is at
 _BEHIND = 1 << 62  # above any number of a segment
 
 
@@ -44,7 +45,6 @@ class Windows:
 
     def __init__(self, program: Program, tensors: Sequence[Tensor], *, limit: int | None = None) -> None:
         self._program = program
-        self._tensors = tensors
         self._reader = Reader(tensors, program.views, limit=limit)
         self._ready: dict[int, tuple[int, Bytes]] = {}  # where in the block, and its bytes
         self._segments = lru_cache(_REMEMBERED)(self._find_segments)
@@ -115,24 +115,30 @@ class Windows:
             self._ready.clear()
 
     def _put_together(self, number: int, row: int, out: Bytes) -> None:
-        """Rows of a block from ``row`` on, each tensor by a thread of its own."""
-        segments = self._segments(number)
-        views = self._program.pieces.view
-        largest = max(self._tensor(int(views[piece])).nbytes for _, _, piece in segments if piece >= 0)
-        workers = max(1, min(cores(), _TOGETHER // max(1, largest)))
-        with closing(
-            ordered_map(lambda each: self._segment(number, each, row, out), segments, workers=workers)
-        ) as all_:
+        """Rows of a block from ``row`` on, tensor by tensor, large ones by several threads."""
+
+        def put(share: tuple[Segment, int, Matrix]) -> None:
+            segment, low, part = share
+            self._columns(number, segment, row + low, part)
+
+        workers = min(cores(), _MOST_WORKERS)
+        with closing(ordered_map(put, self._shares(number, out), workers=workers)) as all_:
             deque(all_, maxlen=0)
 
-    def _segment(self, number: int, segment: Segment, row: int, out: Bytes) -> None:
-        """What a segment covers of rows from ``row`` on, all of them in ``out``; the last one may lack its tail."""
+    def _shares(self, number: int, out: Bytes) -> Iterator[tuple[Segment, int, Matrix]]:
+        """Segments of a block, the rows of each in shares: its first row in ``out``, and where to put it."""
+        for segment in self._segments(number):
+            stride = int(self._program.pieces.stride[segment[2]]) if segment[2] >= 0 else segment[1]
+            matrix = self._matrix(number, segment, out)
+            step = max(1, SLAB // max(1, stride)) * _SLABS_EACH
+            for low in range(0, len(matrix), step):
+                yield segment, low, matrix[low : low + step]
+
+    def _matrix(self, number: int, segment: Segment, out: Bytes) -> Matrix:
+        """Where a segment goes in whole rows of a block; the last one may lack its tail."""
         pitch, (column, length, _) = int(self._program.blocks.pitch[number]), segment
         rows = (len(out) - column - length) // pitch + 1
-        self._columns(number, segment, row, as_strided(out[column:], (rows, length), (pitch, 1)))
-
-    def _tensor(self, view: int) -> Tensor:
-        return self._tensors[self._program.views[view].tensor]
+        return as_strided(out[column:], (rows, length), (pitch, 1))
 
     def read(self, start: int, stop: int) -> Bytes:
         """Bytes ``[start, stop)`` of the plan, in an array of their own. Errors as for :meth:`fill`."""
@@ -192,7 +198,7 @@ class Windows:
         row, stop = start // pitch, -(-(start + len(out)) // pitch) * pitch
         whole = np.empty(min(stop, self._extent(number)) - row * pitch, np.uint8)
         for segment in self._segments(number):
-            self._segment(number, segment, row, whole)
+            self._columns(number, segment, row, self._matrix(number, segment, whole))
         out[:] = whole[start - row * pitch :][: len(out)]
 
     def _extent(self, number: int) -> int:
