@@ -128,7 +128,7 @@ def splice_lines(data):
         renaming = Renaming.read(cursor)
         assert len(renaming.of(Lines.of(_splice()[2])).numbers)
         return
-    body = Lines.read(cursor).body(max_size=MAX_PLAN)
+    body = Lines.read(cursor, max_size=MAX_PLAN).body(max_size=MAX_PLAN)
     assert len(body) <= MAX_PLAN
     assert Lines.of(body).body(max_size=len(body)) == body
 

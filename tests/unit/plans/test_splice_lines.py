@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wszoo.errors import LimitError, MalformedError
+from wszoo.codecs import zstd
+from wszoo.errors import IntegrityError, LimitError, MalformedError
 from wszoo.plans.splice import columns, lines, pack, pack_base, unpack, unpack_base
 from wszoo.plans.splice.columns import Cursor
 from wszoo.plans.splice.lines import Lines
@@ -43,7 +44,7 @@ def generated(shift=0, *, count=3000, extra=()):
 def test_any_body_comes_back_from_its_lines(body):
     made = Lines.of(body)
     assert made.body(max_size=len(body)) == body
-    assert Lines.read(Cursor(made.to_bytes())).body(max_size=len(body)) == body
+    assert Lines.read(Cursor(made.to_bytes()), max_size=ROOM).body(max_size=len(body)) == body
     assert all(set(re.findall(rb"\d", template)) <= {b"0"} for template in made.templates)
 
 
@@ -63,7 +64,7 @@ def test_every_method_has_bodies_that_it_is_chosen_for():
         "shifted": pack(generated(777), base)[0],
         "one line more": pack(generated(extra=[b"another"]), base)[0],
     }
-    assert found == {"text": 2, "noise": 1, "itself": 0, "shifted": 3, "one line more": 4}
+    assert found == {"text": 2, "noise": 1, "itself": 0, "shifted": 4, "one line more": 3}
 
 
 def test_lines_make_generated_text_smaller_than_xz_alone():
@@ -77,7 +78,7 @@ def test_names_that_shift_cost_next_to_nothing():
     base, body = generated(), generated(777)
     stored = pack(body, base)
     assert unpack(stored, max_size=len(body), base=base) == body
-    assert len(stored) < 1600  # 1,400, half of it the 1,500 names themselves
+    assert len(stored) < 1600
     with pytest.raises(MalformedError, match="has none"):
         unpack(stored, max_size=len(body))
 
@@ -89,6 +90,23 @@ def test_a_renaming_is_found_by_the_lines_around():
     assert np.all(found.old >= 1_950_000)
     assert np.all(found.new - found.old == 1000)
     assert Renaming.read(Cursor(found.to_bytes())).of(base).body(max_size=ROOM) == generated(1000)
+
+
+def test_new_lines_cost_what_is_new_in_them():
+    calls = [b'  call={ name="__mye%d" offset=%d }' % (3_000_000 + 17 * i, 256 * i) for i in range(500)]
+    base, body = generated(), b"\n".join([generated(777), *calls])
+    stored = pack(body, base)
+    assert unpack(stored, max_size=len(body), base=base) == body
+    assert len(stored) < len(pack(generated(777), base)) + 300  # 21 KB of text
+
+
+def test_a_renaming_is_left_out_where_it_does_not_pay():
+    base = b"\n".join(b"value %d" % (i * i + 1000) for i in range(200))
+    body = b"\n".join(b"value %d" % (i * i * 7 % 10007 + 1000) for i in range(200)) + b"\n" + base * 2
+    stored = pack(body, base)
+    assert Renaming.between(Lines.of(base), Lines.of(body)).old.size
+    assert stored[:2] == b"\3\0"
+    assert unpack(stored, max_size=len(body), base=base) == body
 
 
 # ---- hostile ------------------------------------------------------------------------------------------------------
@@ -112,7 +130,7 @@ def encoded(order=(0,), templates=b"a0", which=(0,), change=(5,), *, jumps=None,
 
 
 def test_the_encoder_of_these_tests_is_right():
-    assert Lines.read(Cursor(encoded((0, 1, 0), b"a0\nb", (0, 1)))).body(max_size=100) == b"a5\nb\na5"
+    assert Lines.read(Cursor(encoded((0, 1, 0), b"a0\nb", (0, 1))), max_size=8).body(max_size=8) == b"a5\nb\na5"
 
 
 @pytest.mark.parametrize(
@@ -134,14 +152,14 @@ def test_the_encoder_of_these_tests_is_right():
 )
 def test_lines_that_break_the_format_are_refused(data, defect):
     with pytest.raises(MalformedError, match=defect):
-        Lines.read(Cursor(data)).body(max_size=ROOM)
+        Lines.read(Cursor(data), max_size=ROOM).body(max_size=ROOM)
 
 
 @pytest.mark.parametrize(
     "data",
     [
         encoded(head=(lines.MAX_LINES + 1, 1, 0, 2)),
-        encoded(head=(1, lines.MAX_LINES + 1, 0, 2)),
+        encoded(head=(1, lines.MAX_DISTINCT + 1, 0, 2)),
         encoded(head=(1, 1, 0, 1 << 30)),
         encoded([0] * 10_000, b"x" * 10_000, change=()),
         encoded(range(2000), b"x" * 100_000, which=[0] * 2000, change=()),
@@ -153,7 +171,62 @@ def test_lines_that_break_the_format_are_refused(data, defect):
 def test_few_bytes_do_not_become_many(data):
     assert len(data) < 250_000
     with pytest.raises(LimitError):
-        Lines.read(Cursor(data)).body(max_size=100_000)
+        Lines.read(Cursor(data), max_size=100_000).body(max_size=100_000)
+
+
+def against(order, new=b"", *, count=None, renaming=b"\0\0\0"):
+    """A body against a base of one line, right or wrong."""
+    rows = b"".join(number.to_bytes(3, "big") for number in order)
+    known = b"\0\0\0" + Lines.of(b"base").to_bytes()
+    frame = zstd.compress(rows + (new or Lines.none().to_bytes()), level=1, dictionary=known)
+    return b"\3" + renaming + columns.number(len(order) if count is None else count) + frame
+
+
+def test_the_encoder_against_a_base_of_these_tests_is_right():
+    stored = against((0, 1, 0, 2, 1), Lines.of(b"new\n7").to_bytes())
+    assert unpack(stored, max_size=19, base=b"base") == b"base\nnew\nbase\nnew\n7"
+    with pytest.raises(LimitError, match="19 bytes"):
+        unpack(stored, max_size=18, base=b"base")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        against((2,)),
+        against((1,)),
+        against((0,), Lines.of(b"new").to_bytes()),
+        against((1, 1), Lines.of(b"new").to_bytes()),
+        against((1, 3), Lines.of(b"new").to_bytes()),
+        against((0,), b"\1"),
+        against((0,), count=2),
+        against((0,), count=0),
+        against((0,))[:-1],
+        against((0,)) + b"\0",
+        against((0,), renaming=b"\1\1"),
+        b"\3",
+        b"\3\0\0\0\1",
+    ],
+    ids=range(13),
+)
+def test_bodies_against_a_base_that_break_the_format_are_refused(data):
+    with pytest.raises(IntegrityError):
+        unpack(data, max_size=1000, base=b"base")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        against([0] * 1000),
+        against((0,), count=1 << 30),
+        against((1,), Lines.of(b"x" * 200).to_bytes()),
+        against((0,), renaming=columns.number(1 << 20)),
+        against((0,), bytes(10_000)),
+    ],
+    ids=["lines", "count", "a new line", "renaming", "frame"],
+)
+def test_few_bytes_against_a_base_do_not_become_many(data):
+    with pytest.raises(LimitError):
+        unpack(data, max_size=100, base=b"base")
 
 
 def test_a_column_longer_than_its_numbers_can_be_is_refused_before_it_is_read():

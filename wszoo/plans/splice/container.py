@@ -6,28 +6,25 @@ hundred bytes against a sibling's body. The first byte says how a layer is packe
 0. One zstd frame of the body, with the base, if there is one, as dictionary; the body is the base if nothing comes out.
 1. One xz stream of the body.
 2. One xz stream of the body's lines, as bytes (:mod:`wszoo.plans.splice.lines`).
-3. One xz stream of a renaming (:mod:`wszoo.plans.splice.renaming`) and one zstd frame of the body, with the base as
-   dictionary, whose numbers are exchanged first. Where names have shifted, this is the smallest.
-4. One xz stream of one zstd frame of the body's lines, with the base's lines as dictionary, both as bytes. Where
-   little is new, or kernels have another text, as Turing's have, this is the smallest.
+3. The lines that are new, and where the others come from (:mod:`wszoo.plans.splice.against`).
+4. One xz stream of that. It pays where names have shifted, because a renaming is as large as 4 KB before.
 
-A base has the methods 1 and 2; a program 0, 3 and 4. An xz stream around a frame pays because what zstd spends on each
-of its blocks of 128 KiB is nearly the same every time: 20 bytes, or 8 KB for the body of SDXL's unet against itself.
+A base has the methods 1 and 2; a program 0, 3 and 4.
 """
 
 from __future__ import annotations
 
 from wszoo.codecs import xz, zstd
 from wszoo.errors import LimitError, MalformedError
+from wszoo.plans.splice import against
 from wszoo.plans.splice.columns import Cursor
 from wszoo.plans.splice.lines import Lines
 from wszoo.plans.splice.renaming import Renaming
 
 LEVEL = 19
-_ZSTD, _XZ, _LINES, _RENAMED, _LINES_AGAINST = range(5)
-_MAX_WRAPPED = 16 << 20  # bytes of a renaming and a frame, or of a frame, inside an xz stream
-_MAX_BASE = 256 << 20  # bytes of a base that is renamed
-_ENOUGH = 512  # bytes of a program packed; those of SDXL's unet against its base take half a minute to pack otherwise
+_ZSTD, _XZ, _LINES, _AGAINST, _AGAINST_XZ = range(5)
+_MAX_WRAPPED = 16 << 20  # bytes in an xz stream of method 4
+_ENOUGH = 0.001  # of a body; a zstd frame of it is not tried then, which takes 10 s for SDXL's unet
 _WORTH = 0.5  # of a body; lines that take more than this are left together
 
 
@@ -53,7 +50,8 @@ def unpack_base(blob: bytes, *, max_size: int) -> bytes:
     if method == _XZ:
         return xz.decompress(stored, limit=max_size)
     if method == _LINES:
-        return Lines.read(Cursor(xz.decompress(stored, limit=max_size))).body(max_size=max_size)
+        lines = Cursor(xz.decompress(stored, limit=max_size))
+        return Lines.read(lines, max_size=max_size).body(max_size=max_size)
     raise MalformedError(f"a splice base is packed by method {method}, which is none of a base's")
 
 
@@ -63,40 +61,28 @@ def pack(body: bytes, base: bytes | None = None) -> bytes:
     The base itself is packed as nothing: even against itself zstd takes 20 bytes for each 128 KiB.
     """
     if not base or body == base:
-        return bytes([_ZSTD]) + zstd.compress(b"" if body == base else body, level=LEVEL, dictionary=base or None)
-    try:
-        ours, theirs = Lines.of(body), Lines.of(base)
-        packed = _pack_lines(body, ours, theirs)
-        if packed and len(packed) <= _ENOUGH:
-            return packed
-        found = [packed, _pack_renamed(body, ours, base, theirs)]
-    except LimitError:
-        found = []
-    return min(filter(None, found), key=len, default=b"") or _pack_plain(body, base)
+        return _pack_plain(b"" if body == base else body, base or None)
+    packed = _pack_against(body, base)
+    if packed and (len(packed) <= _ENOUGH * len(body) or not body):  # a frame of nothing stands for the base
+        return packed
+    return min(filter(None, (packed, _pack_plain(body, base))), key=len)
 
 
-def _pack_plain(body: bytes, base: bytes) -> bytes:
+def _pack_plain(body: bytes, base: bytes | None) -> bytes:
     return bytes([_ZSTD]) + zstd.compress(body, level=LEVEL, dictionary=base)
 
 
-def _pack_lines(body: bytes, ours: Lines, theirs: Lines) -> bytes | None:
-    parts = ours.to_bytes()
-    if len(parts) > len(body):
+def _pack_against(body: bytes, base: bytes) -> bytes | None:
+    """The smallest of what can be made with a renaming and without one: kernels of another text share no names."""
+    try:
+        ours, theirs = Lines.of(body), Lines.of(base)
+        renamings = (Renaming.between(theirs, ours), Renaming.none())
+        made = [against.encode(ours, theirs, renaming, max_size=len(body)) for renaming in renamings]
+    except LimitError:
         return None
-    return _wrapped(_LINES_AGAINST, zstd.compress(parts, level=LEVEL, dictionary=theirs.to_bytes()))
-
-
-def _pack_renamed(body: bytes, ours: Lines, base: bytes, theirs: Lines) -> bytes | None:
-    renaming = Renaming.between(theirs, ours)
-    frame = zstd.compress(body, level=LEVEL, dictionary=_renamed(base, theirs, renaming))
-    packed = _wrapped(_RENAMED, renaming.to_bytes() + frame)
-    if len(renaming.old) or not body or (packed and len(packed) <= len(frame)):
-        return packed
-    return bytes([_ZSTD]) + frame
-
-
-def _wrapped(method: int, content: bytes) -> bytes | None:
-    return bytes([method]) + xz.compress(content) if len(content) <= _MAX_WRAPPED else None
+    found = [bytes([_AGAINST]) + content for content in made]
+    found += [bytes([_AGAINST_XZ]) + xz.compress(content) for content in made if len(content) <= _MAX_WRAPPED]
+    return min(found, key=len)
 
 
 def unpack(blob: bytes, *, max_size: int, base: bytes | None = None) -> bytes:
@@ -115,15 +101,11 @@ def unpack(blob: bytes, *, max_size: int, base: bytes | None = None) -> bytes:
     method, stored = _method(blob)
     if method == _ZSTD:
         return _decoded(stored, max_size, base) or base or b""
-    if method == _RENAMED:
-        cursor = Cursor(xz.decompress(stored, limit=_MAX_WRAPPED))
-        renaming = Renaming.read(cursor)
-        known = _renamed(_needed(base), None, renaming)
-        return _decoded(cursor.take(cursor.left).tobytes(), max_size, known)
-    if method == _LINES_AGAINST:
-        frame = xz.decompress(stored, limit=_MAX_WRAPPED)
-        lines = Lines.read(Cursor(_decoded(frame, max_size, Lines.of(_needed(base)).to_bytes())))
-        return lines.body(max_size=max_size)
+    if method == _AGAINST:
+        return against.decode(Cursor(stored), _needed(base), max_size=max_size)
+    if method == _AGAINST_XZ:
+        content = xz.decompress(stored, limit=_MAX_WRAPPED)
+        return against.decode(Cursor(content), _needed(base), max_size=max_size)
     raise MalformedError(f"a splice program is packed by method {method}, which is none of a program's")
 
 
@@ -141,10 +123,3 @@ def _needed(base: bytes | None) -> bytes:
 
 def _decoded(frame: bytes, max_size: int, dictionary: bytes | None) -> bytes:
     return zstd.decompress(frame, size=zstd.declared_size(frame, limit=max_size), dictionary=dictionary or None)
-
-
-def _renamed(base: bytes, lines: Lines | None, renaming: Renaming) -> bytes:
-    """The base with its numbers exchanged; ``lines`` are its own, where they are known already."""
-    if not len(renaming.old):
-        return base
-    return renaming.of(lines or Lines.of(base)).body(max_size=_MAX_BASE)

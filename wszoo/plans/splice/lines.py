@@ -24,6 +24,7 @@ LEB128; columns, and signed ones (s), are those of :mod:`wszoo.plans.splice.colu
 
 from __future__ import annotations
 
+import io
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -36,8 +37,10 @@ from wszoo.plans.splice import columns
 if TYPE_CHECKING:
     from wszoo.plans.splice.columns import Cursor, Ints, Mask
 
-MAX_LINES = 1 << 22  # of a body; SDXL's unet has 573,000
-MAX_DIGITS = 1 << 23  # in distinct lines, and numbers there; SDXL's unet has a million digits in 249,000 numbers
+MAX_LINES = 1 << 21  # of a body; SDXL's unet has 573,000
+MAX_DISTINCT = 1 << 20  # lines, and templates; the unet has 21,000, and each takes 200 bytes of memory
+MAX_DIGITS = 1 << 22  # in distinct lines, and numbers there; the unet has a million digits in 249,000 numbers
+_TOGETHER = 1 << 14  # lines; to join a line takes 120 bytes of memory, twice what it has
 END = 10**12  # numbers are less
 _NUMBER = re.compile(rb"0|[1-9][0-9]{0,11}")
 _DIGITS = b"0123456789"
@@ -70,6 +73,7 @@ class Lines:
         _limit("lines", body.count(b"\n") + 1, MAX_LINES)
         seen: dict[bytes, int] = {}
         order = np.array([seen.setdefault(line, len(seen)) for line in body.split(b"\n")], np.int64)
+        _limit("distinct lines", len(seen), MAX_DISTINCT)
         _limit("digits", sum(len(line) - len(line.translate(None, _DIGITS)) for line in seen), MAX_DIGITS)
         templates: dict[bytes, int] = {}
         which = [templates.setdefault(_NUMBER.sub(_MARK, line), len(templates)) for line in seen]
@@ -81,25 +85,35 @@ class Lines:
             numbers=np.array(numbers, np.int64),
         )
 
+    @classmethod
+    def none(cls) -> Self:
+        """No lines at all; no body is that, the empty one has an empty line."""
+        empty = np.zeros(0, np.int64)
+        return cls(order=empty, templates=(b"",), which=empty, numbers=empty)
+
     def body(self, *, max_size: int) -> bytes:
         """The body.
 
         Raises:
             LimitError: it has more than ``max_size`` bytes, or more digits than are taken.
         """
+        return joined(self.texts(max_size=max_size), self.order, max_size=max_size)
+
+    def texts(self, *, max_size: int) -> list[bytes]:
+        """The distinct lines.
+
+        Raises:
+            LimitError: they have more than ``max_size`` bytes.
+        """
         widths = self.widths()[self.which]
         ends = np.cumsum(widths)
         digits = np.searchsorted(10 ** np.arange(1, 12), self.numbers, side="right")  # beyond the template's one
-        before = np.concatenate(([0], np.cumsum(digits)))
         sizes = np.array([len(template) for template in self.templates], np.int64)[self.which]
-        sizes += before[ends] - before[ends - widths]
-        _limit("bytes in distinct lines", int(sizes.sum()), max_size)
-        _limit("bytes", int(sizes[self.order].sum()) + len(self.order) - 1, max_size)
+        _limit("bytes in distinct lines", int(sizes.sum()) + int(digits.sum()), max_size)
         forms = [template.replace(b"%", b"%%").replace(_MARK, b"%d") for template in self.templates]
         numbers = self.numbers.tolist()
         spans = zip(self.which.tolist(), (ends - widths).tolist(), ends.tolist(), strict=True)
-        texts = [forms[form] % tuple(numbers[start:end]) for form, start, end in spans]
-        return b"\n".join(map(texts.__getitem__, self.order.tolist()))
+        return [forms[form] % tuple(numbers[start:end]) for form, start, end in spans]
 
     def widths(self) -> Ints:
         """How many numbers each template takes."""
@@ -125,28 +139,46 @@ class Lines:
         return b"".join(parts)
 
     @classmethod
-    def read(cls, cursor: Cursor) -> Self:
+    def read(cls, cursor: Cursor, *, max_size: int) -> Self:
         """Parse what is left of bytes that nobody vouches for, as :meth:`to_bytes` wrote it.
+
+        Of a body of up to ``max_size`` bytes, which bounds what is allocated.
 
         Raises:
             MalformedError: they do not follow the format.
             LimitError: a count is over what any body needs.
         """
-        limits = (MAX_LINES, MAX_LINES, MAX_LINES, cursor.left)
+        lines = min(MAX_LINES, max_size + 1)
+        limits = (lines, min(MAX_DISTINCT, lines), lines, min(cursor.left, max_size))
         n_lines, n_distinct, n_jumps, n_text = (cursor.number(limit) for limit in limits)
         order = _read_order(cursor, n_lines, n_jumps)
         _require(not np.any((order < 0) | (order >= n_distinct)), "name a line that they do not define")
         which = np.cumsum(cursor.signed_column(n_distinct) + 1) - 1
         text = cursor.take(n_text).tobytes()
-        _limit("templates", text.count(b"\n") + 1, MAX_LINES)
+        _limit("templates", text.count(b"\n") + 1, MAX_DISTINCT)
         templates = tuple(text.split(b"\n"))
         _require(not np.any((which < 0) | (which >= len(templates))), "name a template that they do not define")
         widths = _widths(templates)
         count = int(widths[which].sum())
-        _limit("numbers", count, MAX_DIGITS)
+        _limit("numbers", count, min(MAX_DIGITS, max_size))
         change = cursor.signed_column(count)
         _require(not cursor.left, f"are followed by {cursor.left:,} bytes of garbage")
         return cls(order=order, templates=templates, which=which, numbers=_summed(change, widths, which))
+
+
+def joined(texts: list[bytes], order: Ints, *, max_size: int) -> bytes:
+    """The lines ``order`` of ``texts``, with a newline between.
+
+    Raises:
+        LimitError: they have more than ``max_size`` bytes.
+    """
+    sizes = np.array([len(text) for text in texts], np.int64)
+    _limit("bytes", int(sizes[order].sum()) + len(order) - 1, max_size)
+    out = io.BytesIO()
+    for start in range(0, len(order), _TOGETHER):
+        out.write(b"\n" if start else b"")
+        out.write(b"\n".join([texts[line] for line in order[start : start + _TOGETHER].tolist()]))
+    return out.getvalue()
 
 
 def _widths(templates: tuple[bytes, ...]) -> Ints:
