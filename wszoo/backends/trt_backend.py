@@ -81,7 +81,8 @@ class TensorRTBackend(ABC):
 
             build_plan(trt, job, lambda config: self.configure(trt, config, job.target), self.tag, out)
             return None
-        from wszoo.backends.trt_native import Product, build_native
+        from wszoo.backends.trt_native import build_native
+        from wszoo.backends.trt_product import Product
 
         timing = TimingCache(job.cache if self.measures else None, self.name, job.target.version, job.target.sku)
 

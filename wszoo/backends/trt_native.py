@@ -6,7 +6,6 @@ The builder's part up to its refusal to strip without a GPU has run for real; th
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from wszoo.backends.cuda_memory import Cuda
@@ -20,33 +19,16 @@ from wszoo.plans.native_map import make_weights
 from wszoo.schema.refit import Mode, RefitMap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from wszoo.backends.protocol import BuildJob
+    from wszoo.backends.trt_product import Product
 
 _LOG = logging.getLogger(__name__)
 # Builders fold, pad and quantize weights, so what stripping takes away is not exactly their size; but a plan that kept
 # half of them is not stripped (STRIP_PLAN | REFIT_INDIVIDUAL with nothing marked keeps all of them without a word).
 _LEAST_CUT = 0.5
 _SMALL = 1 << 20  # below this, a plan is mostly kernels, and its size says nothing
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Product:
-    """The facts about a product that building and trying a plan takes.
-
-    Attributes:
-        title: for messages.
-        tag: what its plans begin with.
-        extra: the extra of wszoo that brings it.
-        configure: sets what only this product has on an ``IBuilderConfig``.
-    """
-
-    title: str
-    tag: bytes
-    extra: str
-    configure: Callable[[Any], None]
 
 
 def build_native(trt: Any, job: BuildJob, product: Product, mode: Mode, out: Path) -> Stripped | None:  # noqa: ANN401

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wszoo.backends.protocol import BuildJob
-    from wszoo.backends.trt_native import Product
+    from wszoo.backends.trt_product import Product
     from wszoo.schema.model import Value
     from wszoo.schema.refit import RefitMap
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from wszoo.errors import NotFoundError, UsageError
 from wszoo.export.formats import Needs, find_format
-from wszoo.export.job import ambiguous
+from wszoo.export.job import Chosen, ambiguous
 from wszoo.names import sm_name
 from wszoo.schema.facts import from_annotations
 from wszoo.schema.plan import Kind
@@ -23,23 +23,6 @@ if TYPE_CHECKING:
     from wszoo.schema.oci import Descriptor, Index
     from wszoo.store.documents import ModelDocument, PlanDocument
     from wszoo.store.store import Store
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen:
-    """What is exported.
-
-    Attributes:
-        ref: pinned.
-        model: its manifest and config.
-        components: those wanted, in the model's order.
-        plans: of these components.
-    """
-
-    ref: Ref
-    model: ModelDocument
-    components: tuple[str, ...]
-    plans: tuple[PlanDocument, ...] = ()
 
 
 class _Selected(Protocol):

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from wszoo.export.choose import Chosen
     from wszoo.export.folder import ExportFolder
+    from wszoo.export.job import Chosen
     from wszoo.progress import Progress
     from wszoo.store.store import Store
 

@@ -44,6 +44,23 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """What is exported.
+
+    Attributes:
+        ref: pinned.
+        model: its manifest and config.
+        components: those wanted, in the model's order.
+        plans: of these components.
+    """
+
+    ref: Ref
+    model: ModelDocument
+    components: tuple[str, ...]
+    plans: tuple[PlanDocument, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One export.
 
