@@ -1,8 +1,15 @@
 """Coding one frame of a tensor: raw, zstd, or zstd over byte-grouped elements.
 
 Byte grouping puts the first bytes of all elements together, then the second bytes, and so on: sign and exponent bytes
-of trained weights repeat, mantissa bytes do not, and zstd gains only on what stands together. Measured on trained
-weights at level 1: bf16 0.69, fp16 0.85, fp32 0.83 of the size.
+of trained weights have few values, mantissa bytes have all, and zstd gains only on what stands together. What it gains
+there are short codes for frequent bytes; repeats are chance, and looking for all of them makes frames larger. On
+MiniLM's weights, a frame each tensor, in bf16, fp16 and fp32:
+
+* level 1 over all bytes: 0.692, 0.854, 0.834 of the size
+* a block begins with each group: 0.685, 0.848, 0.828
+* and only near repeats are looked for: 0.671, 0.848, 0.821
+
+Where rows repeat, near repeats take 0.84 and all of them 0.19, so both are tried.
 """
 
 from __future__ import annotations
@@ -51,8 +58,8 @@ def encode(raw: Bytes, itemsize: int) -> Coded:
         itemsize: bytes an element; 1 groups nothing.
     """
     grouped = itemsize in {2, 4, 8} and len(raw) % itemsize == 0
-    source = np.ascontiguousarray(raw.reshape(-1, itemsize).T).reshape(-1) if grouped else raw
-    packed = zstd.compress(source, level=LEVEL)
+    planes = list(np.ascontiguousarray(raw.reshape(-1, itemsize).T)) if grouped else [raw]
+    packed = min((zstd.compress_planes(planes, level=LEVEL, nearest=nearest) for nearest in (True, False)), key=len)
     if len(packed) > KEEP_RAW * len(raw):
         return Coded(RAW, raw)
     return Coded(f"{ZSTD}+bytes{itemsize}" if grouped else ZSTD, packed)

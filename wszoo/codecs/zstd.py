@@ -14,6 +14,8 @@ import zstandard
 from wszoo.errors import LimitError, MalformedError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from typing_extensions import Buffer
 
 
@@ -21,6 +23,7 @@ MAGIC = b"\x28\xb5\x2f\xfd"
 MAX_WINDOW = 1 << 30  # also what a dictionary may span; encoders here never ask for more than data and dictionary take
 MAX_LEVEL = 22
 _DEFAULT_TREE = 8 << 20  # positions that the tree of level 19 remembers by itself
+_NEAREST = {"hash_log": 6, "min_match": 7}  # 64 places; at level 1 it is 16,384
 _MAX_TREE_LOG = 27  # dictionaries of 64 MiB; compressing takes 1.3 GB then, decoding no more than before
 
 
@@ -47,6 +50,31 @@ def compress(data: Buffer, *, level: int, dictionary: Buffer | None = None) -> b
         **_window(len(view), len(known)),
     )
     return _compressor(parameters, known).compress(view)
+
+
+def compress_planes(planes: Sequence[Buffer], *, level: int, nearest: bool) -> bytes:
+    """Compress bytes of several kinds, one kind after the other, into one frame as :func:`compress` makes it.
+
+    Args:
+        planes: of one kind each. A plane begins a block of its own, since a block has one code for all of its bytes.
+        level: as for :func:`compress`.
+        nearest: only the last few places are searched for repeats, so that most bytes are coded by how frequent they
+            are. For level 1, and for bytes of few values, whose repeats are chance and cost more than they save.
+    """
+    views = [memoryview(plane).cast("B") for plane in planes]
+    size = sum(map(len, views))
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        level,
+        source_size=max(size, 1),
+        write_checksum=False,
+        write_dict_id=False,
+        **(_NEAREST if nearest else {}),
+    )
+    encoder = zstandard.ZstdCompressor(compression_params=parameters).compressobj(size=size)
+    frame = []
+    for view in views:
+        frame += [encoder.compress(view), encoder.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)]
+    return b"".join([*frame, encoder.flush()])
 
 
 def _window(size: int, known: int) -> dict[str, int]:

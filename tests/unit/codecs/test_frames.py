@@ -74,6 +74,23 @@ def test_grouping_pays_on_weights():
     assert grouped < 0.97 * plain
 
 
+@pytest.mark.parametrize("elements", [100_000, 1_000_000])
+def test_weights_are_coded_by_how_frequent_their_bytes_are(elements):
+    values = np.random.default_rng(0).standard_normal(elements).astype(np.float32) * np.float32(0.02)
+    raw = values.view(np.uint8)
+    counts = [np.bincount(plane, minlength=256) / elements for plane in raw.reshape(-1, 4).T]
+    entropy = sum(-np.sum(share[share > 0] * np.log2(share[share > 0])) / 8 for share in counts)  # bytes an element
+    assert len(frames.encode(raw, 4).data) < 1.01 * entropy * elements
+    grouped = np.ascontiguousarray(raw.reshape(-1, 4).T)
+    assert len(zstd.compress(grouped, level=frames.LEVEL)) > 1.013 * entropy * elements
+
+
+def test_rows_that_repeat_are_still_found():
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((50, 512)).astype(np.float16)[rng.integers(0, 50, 1000)]
+    assert len(frames.encode(rows.reshape(-1).view(np.uint8), 2).data) < 0.3 * rows.nbytes
+
+
 ZEROS = zstd.compress(bytes(1000), level=1)
 
 

@@ -22,6 +22,14 @@ def test_what_is_compressed_is_restored(data, dictionary, level):
     assert zstd.decompress(frame, size=len(data), dictionary=dictionary) == data
 
 
+@pytest.mark.parametrize("nearest", [False, True])
+@given(planes=st.lists(st.binary(max_size=300), max_size=4), repeat=st.sampled_from([0, 1, 1000]))
+def test_planes_make_one_frame(planes, repeat, nearest):
+    planes = [plane * repeat for plane in planes]
+    frame = zstd.compress_planes(planes, level=1, nearest=nearest)
+    assert zstd.decompress(frame, size=sum(map(len, planes))) == b"".join(planes)
+
+
 def test_a_dictionary_is_reached_from_the_end_of_the_data():
     dictionary = bytes(range(256)) * 8000
     data = bytes(reversed(range(256))) * 8000 + dictionary[:1000]
