@@ -190,7 +190,7 @@ def _caches(store: Store, caches: Iterable[Descriptor], plans: Iterable[PlanDocu
     for each in caches:
         with suppress(IntegrityError, NotFoundError):  # a cache only saves time
             cache = read_cache(store, each)
-            if cache.facts.engine_digest in engines and store.holds(cache.blobs):
+            if cache.facts.engine in engines and store.holds(cache.blobs):
                 found[cache.facts.slot] = each
     return [found[slot] for slot in sorted(found)]
 

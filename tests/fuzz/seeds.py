@@ -76,7 +76,7 @@ def seeds():
     )
     signature = SignatureManifest(artifact_type="a", config=EMPTY, layers=(EMPTY,), subject=EMPTY)
     cache = RuntimeCacheFacts(
-        engine_digest=pack_digest,
+        engine=pack_digest,
         backend="tensorrt_rtx",
         version="1.6.0.38",
         product="geforcertx4090",

@@ -10,11 +10,12 @@ at the compute capability and the versions of TensorRT-RTX and CUDA before it us
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING
 
 from wszoo.codecs import zstd
 from wszoo.digest import Digest
-from wszoo.errors import NotFoundError, UsageError, WszooError
+from wszoo.errors import MalformedError, NotFoundError, UsageError, WszooError
 from wszoo.gpu.fit import version_key
 from wszoo.gpu.machine import product_key
 from wszoo.publish import publish, read_published, write_cache
@@ -31,12 +32,14 @@ if TYPE_CHECKING:
     from wszoo.distribution.pull import Selection
     from wszoo.gpu.machine import Gpu, Machine
     from wszoo.names import Ref
+    from wszoo.schema.oci import Descriptor
     from wszoo.store.documents import DocumentSource, PlanDocument
     from wszoo.store.layout import StoreLayout
     from wszoo.store.store import Store
 
 _LOG = logging.getLogger(__name__)
 _SUFFIX = ".runtime"
+_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+_-]{0,63}")
 _LEVEL = 9  # machine code; level 19 gains another 2 % in eight times the time
 
 
@@ -105,13 +108,20 @@ def take_fitting(
     for descriptor in listed:
         try:
             facts = cache_facts(source, descriptor)
-            path = paths.get((facts.engine_digest, facts.backend, facts.version))
+            path = paths.get((facts.engine, facts.backend, facts.version))
             if path is not None and not path.exists() and _fits(facts, gpu, machine):
-                _put(path, read_kernels(source, read_cache(source, descriptor)))
+                _put(path, _kernels(source, descriptor, facts))
                 taken.append(facts)
         except WszooError as error:
             _LOG.warning("a runtime cache is left out: %s", error.message)
     return tuple(taken)
+
+
+def _kernels(source: DocumentSource, descriptor: Descriptor, facts: RuntimeCacheFacts) -> bytes:
+    cache = read_cache(source, descriptor)
+    if cache.facts != facts:
+        raise MalformedError(f"the index says other things of runtime cache {descriptor.digest} than the cache itself")
+    return read_kernels(source, cache)
 
 
 def _kept(layout: StoreLayout, plan: PlanDocument, machine: Machine) -> Iterator[tuple[RuntimeCacheFacts, bytes]]:
@@ -119,12 +129,12 @@ def _kept(layout: StoreLayout, plan: PlanDocument, machine: Machine) -> Iterator
     for gpu in {product_key(gpu.name): gpu for gpu in machine.gpus}.values():
         path = _place(layout, engine, gpu, target.version)
         with storage_errors(f"read the runtime cache {path}"):
-            if not path.is_file() or not 0 < path.stat().st_size <= MAX_CACHE:
+            if path is None or not path.is_file() or not 0 < path.stat().st_size <= MAX_CACHE:
                 continue
             data = path.read_bytes()
         yield (
             RuntimeCacheFacts(
-                engine_digest=engine,
+                engine=engine,
                 backend=target.backend,
                 version=target.version,
                 product=product_key(gpu.name),
@@ -142,7 +152,8 @@ def _wanted(layout: StoreLayout, selection: Selection, gpu: Gpu) -> Iterator[tup
         target, engine = plan.config.target, plan.config.kept_as
         runtime = selection.resolution.choices[name].runtime
         version = runtime.version if runtime is not None else target.version
-        yield (engine, target.backend, version), _place(layout, engine, gpu, version)
+        if path := _place(layout, engine, gpu, version):
+            yield (engine, target.backend, version), path
 
 
 def _fits(facts: RuntimeCacheFacts, gpu: Gpu, machine: Machine) -> bool:
@@ -150,8 +161,13 @@ def _fits(facts: RuntimeCacheFacts, gpu: Gpu, machine: Machine) -> bool:
     return facts.product == product_key(gpu.name) and new_enough
 
 
-def _place(layout: StoreLayout, engine: Digest, gpu: Gpu, version: str) -> Path:
-    """Where :class:`wszoo.backends.trt_engine.TrtEngine` looks."""
+def _place(layout: StoreLayout, engine: Digest, gpu: Gpu, version: str) -> Path | None:
+    """Where :class:`wszoo.backends.trt_engine.TrtEngine` looks; None for a version that can be no part of a file name.
+
+    Where no runtime is installed, as for a GPU that is in another machine, it is the publisher who says the version.
+    """
+    if not _VERSION.fullmatch(version):
+        return None
     return layout.runtime / engine.hex / f"{product_key(gpu.name)}-{version}{_SUFFIX}"
 
 

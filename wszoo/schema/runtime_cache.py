@@ -21,7 +21,7 @@ class RuntimeCacheFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What a runtime cache is for.
 
     Attributes:
-        engine_digest: what the plan that it was compiled from is kept under: a spliced one's tree digest.
+        engine: what the plan that it was compiled from is kept as: a spliced one's tree digest.
         backend: ``tensorrt_rtx``.
         version: the runtime's.
         product: the GPU product, as :func:`wszoo.gpu.machine.product_key` writes it.
@@ -30,7 +30,7 @@ class RuntimeCacheFacts(msgspec.Struct, frozen=True, kw_only=True):
         digest: of its bytes.
     """
 
-    engine_digest: Digest
+    engine: Digest
     backend: str
     version: str
     product: str
@@ -41,4 +41,4 @@ class RuntimeCacheFacts(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def slot(self) -> tuple[str, ...]:
         """What two caches of one index may not have in common."""
-        return self.engine_digest, self.backend, self.version, self.product
+        return self.engine, self.backend, self.version, self.product

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from wszoo.api import Zoo
 from wszoo.cli.app import app
+from wszoo.codecs import zstd
 from wszoo.digest import Digest
 from wszoo.distribution import runtime_caches
 from wszoo.distribution.pull import pull
@@ -19,9 +20,10 @@ from wszoo.errors import NotFoundError, UsageError
 from wszoo.gpu.machine import Gpu
 from wszoo.gpu.request import GpuRequest
 from wszoo.names import Ref
-from wszoo.publish import publish, read_published
+from wszoo.publish import publish, read_published, write_cache, write_plan
 from wszoo.remotes.directory import DirectoryRemote
 from wszoo.schema.decode import encode
+from wszoo.schema.runtime_cache import ANNOTATION, RuntimeCacheFacts
 from wszoo.store.documents import read_index
 from wszoo.store.gc import collect
 from wszoo.store.shipped_caches import cache_descriptors, read_cache
@@ -211,20 +213,62 @@ def test_a_product_that_is_a_path_leads_nowhere(origin, store, product, monkeypa
     assert kept(store) == {}
 
 
-def test_an_annotation_that_is_no_json_is_left_out(shipping, store, caplog):
-    index = read_index(shipping, shipping.refs.get(REF).descriptor)
+@pytest.mark.parametrize(
+    "version", ["1/../../../../../../outside", "..\\..\\outside", "/outside", "C:outside", "1" * 100, ""]
+)
+def test_a_version_that_is_a_path_leads_nowhere(origin, store, tmp_path, version):
+    """Where no runtime is installed it is the publisher who says it."""
+    honest = plan_for(origin)
+    target = msgspec.structs.replace(honest.config.target, name="rtx-sm89-hostile", version=version)
+    layers = [(each.media_type, each.digest) for each in honest.manifest.layers]
+    plan = write_plan(origin, msgspec.structs.replace(honest.config, target=target), layers)
+    facts = RuntimeCacheFacts(
+        engine=honest.config.kept_as,
+        backend=target.backend,
+        version=version,
+        product="geforcertx4090",
+        cuda="13.0",
+        size=len(KERNELS),
+        digest=Digest.of(KERNELS),
+    )
+    cache = write_cache(origin, facts, zstd.compress(KERNELS, level=1))
+    publish(origin, REF, read_published(origin, REF).model, [plan], caches=[cache])
+    remote = SimulatedRemote(origin)
+    where = dataclasses.replace(around("RTX 4090", runtimes=()), avoid=("rtx-sm89", "portable"))
+    selection = pull(store, remote, REF, where).selection
+    assert selection.plans["net"].config.target.version == version
+    assert take_fitting(store, RemoteDocuments(remote), selection, MACHINE) == ()
+    assert list(tmp_path.rglob("*outside*")) == []
+    assert kept(store) == {}
+
+
+def _annotate(store, text):
+    """Let the index say something else of its runtime cache."""
+    entry = store.refs.get(REF)
+    index = read_index(store, entry.descriptor)
+    (cache,) = cache_descriptors(index)
     hostile = tuple(
-        msgspec.structs.replace(each, annotations={"org.wszoo.runtime-cache": "{"})
-        if each.artifact_type.endswith("runtime-cache.v1")
-        else each
+        msgspec.structs.replace(each, annotations={ANNOTATION: text}) if each == cache else each
         for each in index.manifests
     )
     data = encode(msgspec.structs.replace(index, manifests=hostile))
-    entry = shipping.refs.get(REF)
-    descriptor = msgspec.structs.replace(entry.descriptor, digest=shipping.blobs.put(data), size=len(data))
-    shipping.refs.swap(REF, descriptor, held=None, expected=entry)
+    descriptor = msgspec.structs.replace(entry.descriptor, digest=store.blobs.put(data), size=len(data))
+    store.refs.swap(REF, descriptor, held=None, expected=entry)
+
+
+def test_an_annotation_that_is_no_json_is_left_out(shipping, store, caplog):
+    _annotate(shipping, "{")
     assert pulled(store, SimulatedRemote(shipping)) == ()
     assert "a runtime cache is left out" in caplog.text
+
+
+def test_an_annotation_that_says_other_things_than_the_cache_is_left_out(shipping, store, caplog):
+    (cache,) = read_published(shipping, REF).caches
+    facts = read_cache(shipping, cache).facts
+    _annotate(shipping, encode(msgspec.structs.replace(facts, cuda="12.0")).decode())
+    assert pulled(store, SimulatedRemote(shipping)) == ()
+    assert kept(store) == {}
+    assert "says other things of runtime cache" in caplog.text
 
 
 def test_it_is_pushed_with_the_model_and_completed_with_it(shipping, tmp_path, store):
