@@ -23,12 +23,14 @@ from wszoo.errors import (
 )
 from wszoo.gpu.machine import Runtime
 from wszoo.names import Ref
+from wszoo.plans.native import pack_map, pack_plan, read_map, read_plan
 from wszoo.plans.native_map import known_weights
 from wszoo.progress import Silent
 from wszoo.publish import publish, read_published, write_plan
 from wszoo.refit import refit
 from wszoo.schema.plan import NATIVE, REFIT, Kind, Target
 from wszoo.schema.refit import Mode, RefitMap, Rule
+from wszoo.weights import gain
 from wszoo.weights.graph import graph_from_model
 
 REF, NEW = Ref.parse("net:1"), Ref.parse("net:2")
@@ -126,6 +128,26 @@ def test_a_map_larger_than_any_is_refused_before_it_is_decoded(native, tmp_path,
     with pytest.raises(LimitError, match="more than the 100 allowed"):
         _assembled(native)
     with pytest.raises(BuildError, match="up to 100 can be read"):
+        _add_native(native, REF, tmp_path)
+
+
+def test_a_stripped_plan_of_few_bytes_that_decodes_to_many_is_refused(native, monkeypatch):
+    whole, stored = bytes(64 << 20), pack_plan(bytes(64 << 20))
+    honest = next(plan for plan in read_published(native, REF).plans if plan.config.kind == Kind.NATIVE)
+    refit_map = msgspec.structs.replace(read_map(native, honest.manifest), plan_bytes=len(whole))
+    config = msgspec.structs.replace(honest.config, engine_digest=Digest.of(whole))
+    layers = [(REFIT, native.blobs.put(pack_map(refit_map))), (NATIVE, native.blobs.put(stored))]
+    plan = write_plan(native, config, layers)
+    monkeypatch.setattr(gain, "FREE_GAIN", len(whole) - gain.MAX_GAIN * len(stored))
+    assert read_plan(native, plan.manifest, plan.config, refit_map) == whole
+    monkeypatch.setattr(gain, "FREE_GAIN", gain.FREE_GAIN - 1)
+    with pytest.raises(LimitError, match=f"claims {len(whole)} bytes, more than the {len(whole) - 1} accepted"):
+        read_plan(native, plan.manifest, plan.config, refit_map)
+
+
+def test_a_stripped_plan_that_nobody_could_read_again_is_not_published(native, tmp_path, monkeypatch):
+    monkeypatch.setattr("wszoo.plans.native.MAX_PLAN", len(PLAN) - 1)
+    with pytest.raises(BuildError, match=f"up to {len(PLAN) - 1} and"):
         _add_native(native, REF, tmp_path)
 
 

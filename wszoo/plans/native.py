@@ -55,8 +55,19 @@ def pack_map(refit: RefitMap) -> bytes:
 
 
 def pack_plan(plan: bytes) -> bytes:
-    """The layer that only this plan has."""
-    return zstd.compress(plan, level=LEVEL)
+    """The layer that only this plan has.
+
+    Raises:
+        BuildError: it would be larger, or decode to more, than what is read again.
+    """
+    layer = zstd.compress(plan, level=LEVEL)
+    if len(layer) > MAX_LAYER or len(plan) > _most(layer):
+        raise BuildError(
+            f"the stripped plan has {len(plan)} bytes, {len(layer)} when packed; up to {_most(layer)} and {MAX_LAYER} "
+            "can be read",
+            hint="please report the model",
+        )
+    return layer
 
 
 def read_map(source: DocumentSource, manifest: Manifest) -> RefitMap:
@@ -77,12 +88,16 @@ def read_plan(source: DocumentSource, manifest: Manifest, config: PlanConfig, re
         IntegrityError: it is missing, damaged, malformed, or another plan.
     """
     layer = _layer(source, manifest, NATIVE)
-    limit = min(MAX_PLAN, most_decoded(len(layer)))
-    if refit.plan_bytes > limit:
-        raise LimitError(f"a stripped plan claims {refit.plan_bytes} bytes, more than the {limit} accepted")
+    if refit.plan_bytes > _most(layer):
+        raise LimitError(f"a stripped plan claims {refit.plan_bytes} bytes, more than the {_most(layer)} accepted")
     plan = zstd.decompress(layer, size=refit.plan_bytes)
     config.engine_digest.check(Digest.of(plan), f"the stripped plan of {config.component}")
     return plan
+
+
+def _most(layer: bytes) -> int:
+    """The most bytes that a stripped plan may have, whoever made it."""
+    return min(MAX_PLAN, most_decoded(len(layer)))
 
 
 def unknown_rules(refit: RefitMap) -> list[RefitWeights]:

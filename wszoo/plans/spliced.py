@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wszoo.digest import Digest
-from wszoo.errors import BuildError, MalformedError
+from wszoo.errors import BuildError, IntegrityError, MalformedError
 from wszoo.plans.splice import Program, apply, pack, pack_base, restore, unpack, unpack_base
 from wszoo.schema.plan import SPLICE, SPLICE_BASE
 from wszoo.tree import tree_of_file
@@ -93,8 +93,14 @@ def splice(
                 hint="this is a defect in wszoo: please report it with the model's graph",
             )
     new_base = pack_base(body) if base is None and len(body) <= MAX_BASE else None
-    layer = pack(body, base if new_base is None else body)
+    known = base if new_base is None else body
+    layer = pack(body, known)
     _check_readable(layer, body, label)
+    if not _unpacks(layer, body, known, len(data)) or (new_base and unpack_base(new_base, max_size=MAX_BASE) != body):
+        raise BuildError(
+            f"the program of the plan of {label} would not be unpacked as it was packed",
+            hint="this is a defect in wszoo: please report it with the model's graph",
+        )
     return Spliced(
         base=new_base,
         layer=layer,
@@ -111,6 +117,18 @@ def _check_readable(layer: bytes, body: bytes, label: str) -> None:
             f"{MAX_BODY} and {MAX_LAYER} can be read",
             hint="the builder stores these weights in a form that splice does not know: please report the model",
         )
+
+
+def _unpacks(layer: bytes, body: bytes, base: bytes | None, engine_bytes: int) -> bool:
+    try:
+        return unpack(layer, max_size=_most(layer, engine_bytes), base=base) == body
+    except IntegrityError:
+        return False
+
+
+def _most(layer: bytes, engine_bytes: int) -> int:
+    """The most bytes that a body may have, whoever made it."""
+    return min(engine_bytes + SLACK, MAX_BODY, most_decoded(len(layer)))
 
 
 def unsplice(
@@ -149,8 +167,7 @@ def read_body(source: DocumentSource, manifest: Manifest, config: PlanConfig) ->
         IntegrityError: a layer is missing, damaged or malformed.
     """
     layer = _layer(source, manifest, SPLICE)
-    limit = min(config.engine_bytes + SLACK, MAX_BODY, most_decoded(len(layer)))
-    return unpack(layer, max_size=limit, base=read_base(source, manifest))
+    return unpack(layer, max_size=_most(layer, config.engine_bytes), base=read_base(source, manifest))
 
 
 def read_base(source: DocumentSource, manifest: Manifest) -> bytes | None:

@@ -92,6 +92,14 @@ def test_a_renaming_is_found_by_the_lines_around():
     assert Renaming.read(Cursor(found.to_bytes())).of(base).body(max_size=ROOM) == generated(1000)
 
 
+def test_numbers_that_go_far_up_and_far_down_come_back():
+    """The difference of two shifts must fit into a column, so such numbers are not exchanged."""
+    words = [b"%x of a call" % zlib.crc32(b"%d" % i) for i in range(400)]
+    ends = (1000, 999_999_000_000)
+    base, body = (b"\n".join(b"%s %d" % (w, ends[(i + o) % 2] + i) for i, w in enumerate(words)) for o in (0, 1))
+    assert unpack(pack(body, base), max_size=len(body), base=base) == body
+
+
 def test_new_lines_cost_what_is_new_in_them():
     calls = [b'  call={ name="__mye%d" offset=%d }' % (3_000_000 + 17 * i, 256 * i) for i in range(500)]
     base, body = generated(), b"\n".join([generated(777), *calls])
@@ -161,12 +169,22 @@ def test_lines_that_break_the_format_are_refused(data, defect):
         encoded(head=(lines.MAX_LINES + 1, 1, 0, 2)),
         encoded(head=(1, lines.MAX_DISTINCT + 1, 0, 2)),
         encoded(head=(1, 1, 0, 1 << 30)),
+        encoded(range(2), b"x" * 60_000 + b"\n" + b"y" * 60_000, which=(0, 1), change=()),
         encoded([0] * 10_000, b"x" * 10_000, change=()),
         encoded(range(2000), b"x" * 100_000, which=[0] * 2000, change=()),
         encoded([0], b"0" * 10_000, which=[0], change=[10**11] * 10_000),
         encoded(range(1000), b"0" * 100_000, which=[0] * 1000, change=()),
     ],
-    ids=["lines", "distinct lines", "templates", "one line often", "one template often", "long numbers", "numbers"],
+    ids=[
+        "lines",
+        "distinct lines",
+        "templates",
+        "text",
+        "one line often",
+        "one template often",
+        "long numbers",
+        "numbers",
+    ],
 )
 def test_few_bytes_do_not_become_many(data):
     assert len(data) < 250_000
@@ -252,6 +270,29 @@ def test_a_base_of_more_lines_or_digits_than_are_taken_is_not_taken_apart(monkey
         Lines.of(b"1" * 1001)
     body = generated()
     assert unpack_base(pack_base(body), max_size=len(body)) == body  # packed another way
+
+
+def test_a_body_of_more_text_than_is_taken_is_packed_another_way(monkeypatch):
+    monkeypatch.setattr(lines, "MAX_TEXT", 1000)
+    with pytest.raises(LimitError, match="1,001 bytes in distinct lines"):
+        Lines.of(b"x" * 1000)
+    body, base = generated(), generated(777)
+    stored, against_base = pack_base(body), pack(body, base)
+    assert (stored[0], against_base[0]) == (1, 0)
+    assert unpack_base(stored, max_size=len(body)) == body
+    assert unpack(against_base, max_size=len(body), base=base) == body
+
+
+def test_what_a_small_machine_has_no_memory_for_is_refused(monkeypatch):
+    def exhausted(*_args, **_options):
+        raise MemoryError
+
+    stored, base = pack_base(generated()), generated()
+    program = pack(generated(777), base)
+    monkeypatch.setattr("wszoo.plans.splice.lines.io.BytesIO", exhausted)
+    for unpacked in (lambda: unpack_base(stored, max_size=ROOM), lambda: unpack(program, max_size=ROOM, base=base)):
+        with pytest.raises(LimitError, match="more memory to decode than this machine has"):
+            unpacked()
 
 
 @pytest.mark.parametrize("method", range(5, 256, 50))

@@ -9,7 +9,7 @@ import pytest
 from wszoo.errors import BuildError, LimitError
 from wszoo.names import Ref
 from wszoo.plans import spliced
-from wszoo.plans.splice import pack
+from wszoo.plans.splice import pack, pack_base
 from wszoo.progress import Silent
 from wszoo.publish import read_published, write_plan
 from wszoo.schema.plan import SPLICE, Kind
@@ -45,6 +45,24 @@ def test_a_program_of_few_bytes_that_decodes_to_many_is_refused_although_the_eng
     assert most < 64 << 20
     with pytest.raises(LimitError, match=f"more than the {most:,} allowed"):
         spliced.read_body(origin, plan.manifest, plan.config)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("pack", lambda _body, base: b"\3" + bytes(8)),
+        ("pack", lambda _body, base: pack(b"other")),
+        ("pack_base", pack_base),
+    ],
+)
+def test_a_plan_whose_program_would_not_be_unpacked_as_it_was_packed_is_not_published(
+    tmp_path, monkeypatch, name, wrong
+):
+    path = tmp_path / "plan"
+    path.write_bytes(np.random.default_rng(0).bytes(2000))
+    monkeypatch.setattr(spliced, name, wrong if name == "pack" else lambda body: wrong(body + b"more"))
+    with pytest.raises(BuildError, match="would not be unpacked as it was packed"):
+        spliced.splice(path, (), scales=(), base=None, progress=Silent(), label="net for rtx-sm89")
 
 
 def test_a_plan_that_decodes_to_more_than_is_believed_is_not_published(tmp_path, monkeypatch):

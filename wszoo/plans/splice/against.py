@@ -21,7 +21,7 @@ import numpy as np
 from wszoo.codecs import zstd
 from wszoo.errors import LimitError, MalformedError
 from wszoo.plans.splice.columns import Cursor, number
-from wszoo.plans.splice.lines import MAX_LINES, Lines, joined
+from wszoo.plans.splice.lines import MAX_LINES, MAX_TEXT, Lines, joined
 from wszoo.plans.splice.renaming import Renaming
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 _LEVEL = 19
 _WIDTH = 3  # bytes of a line's number: with MAX_DISTINCT of each body, it is at most 2**21
 _SLACK = 64  # bytes that a few lines take more than their text
-MAX_TEXT = 256 << 20  # bytes of a base's distinct lines, its numbers exchanged; SDXL's unet has 4 MB
 
 
 def encode(ours: Lines, theirs: Lines, renaming: Renaming, *, max_size: int) -> bytes:
@@ -48,7 +47,7 @@ def encode(ours: Lines, theirs: Lines, renaming: Renaming, *, max_size: int) -> 
     base = renaming.of(theirs)
     order, new = _told_apart(ours, base, max_size)
     parts = new.to_bytes()
-    if len(parts) > max_size + _SLACK:
+    if len(parts) > _room(max_size):
         raise LimitError(f"the new lines of a splice program take {len(parts):,} bytes, and all of it {max_size:,}")
     frame = zstd.compress(_bytes(order) + parts, level=_LEVEL, dictionary=_dictionary(base))
     return renaming.to_bytes() + number(len(order)) + frame
@@ -80,7 +79,7 @@ def decode(cursor: Cursor, base: bytes, *, max_size: int) -> bytes:
     renaming = Renaming.read(cursor)
     count = cursor.number(min(MAX_LINES, max_size + 1))
     frame = cursor.take(cursor.left).tobytes()
-    size = zstd.declared_size(frame, limit=_WIDTH * count + max_size + _SLACK)
+    size = zstd.declared_size(frame, limit=_WIDTH * count + _room(max_size))
     theirs = renaming.of(Lines.of(base))
     content = zstd.decompress(frame, size=size, dictionary=_dictionary(theirs))
     parts = Cursor(content)
@@ -88,6 +87,11 @@ def decode(cursor: Cursor, base: bytes, *, max_size: int) -> bytes:
     new = Lines.read(parts, max_size=max_size).texts(max_size=max_size)
     texts = theirs.texts(max_size=MAX_TEXT)
     return joined(texts + new, _resolved(order, len(texts), len(new)), max_size=max_size)
+
+
+def _room(max_size: int) -> int:
+    """The most bytes that a body's new lines take."""
+    return min(max_size, MAX_TEXT) + _SLACK
 
 
 def _dictionary(base: Lines) -> bytes:

@@ -13,21 +13,22 @@ from wszoo.errors import LimitError, MalformedError
 Ints = np.ndarray[tuple[int], np.dtype[np.int64]]
 Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
 
-MAX_VALUE = (
-    1 << 41
-)  # zigzag of 2**40: a tebibyte, far above any plan, and far enough from overflow to add 2**21 of them
+# Zigzag of 2**40: a tebibyte, far above any plan, and far enough from overflow to add 2**22 of them.
+MAX_VALUE = 1 << 41
 _MAX_BYTES = 6
 _GROUP = 7
 
 
 def encode(values: Ints) -> bytes:
     """A column of numbers from 0 to ``MAX_VALUE``."""
-    rests = values[:, None] >> (np.arange(_MAX_BYTES) * _GROUP)
-    more = np.zeros(rests.shape, np.bool_)
-    more[:, :-1] = rests[:, 1:] > 0
-    digits = ((rests & 127) | (more * 128)).astype(np.uint8)
-    payload: bytes = digits[(rests > 0) | (np.arange(_MAX_BYTES) == 0)].tobytes()
-    return number(len(payload)) + payload
+    lengths = np.searchsorted(1 << (np.arange(1, _MAX_BYTES) * _GROUP), values, side="right") + 1
+    ends = np.cumsum(lengths)
+    payload = np.zeros(int(lengths.sum()), np.uint8)
+    for place in range(int(lengths.max(initial=0))):  # by number, not by byte, as in Cursor.column
+        longer = np.flatnonzero(lengths > place)
+        seven = values[longer] >> (_GROUP * place) & 127
+        payload[ends[longer] - lengths[longer] + place] = seven | (lengths[longer] > place + 1) << _GROUP
+    return number(len(payload)) + payload.tobytes()
 
 
 def encode_signed(values: Ints) -> bytes:
@@ -97,8 +98,10 @@ class Cursor:
         lengths = ends - starts + 1
         if lengths.max() > _MAX_BYTES:
             raise MalformedError(f"a number in a splice program takes more than {_MAX_BYTES} bytes")
-        place = np.arange(len(payload)) - np.repeat(starts, lengths)
-        values = np.add.reduceat((payload & 127).astype(np.int64) << (_GROUP * place), starts)
+        values = (payload[starts] & 127).astype(np.int64)
+        for place in range(1, int(lengths.max())):  # by number, not by byte: a hostile column has six bytes for each
+            longer = np.flatnonzero(lengths > place)
+            values[longer] |= (payload[starts[longer] + place] & 127).astype(np.int64) << (_GROUP * place)
         if values.max() > MAX_VALUE:
             raise LimitError(f"a number in a splice program is {values.max():,}, over the limit of {MAX_VALUE:,}")
         return values

@@ -14,6 +14,9 @@ A base has the methods 1 and 2; a program 0, 3 and 4.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
 from wszoo.codecs import xz, zstd
 from wszoo.errors import LimitError, MalformedError
 from wszoo.plans.splice import against
@@ -21,11 +24,23 @@ from wszoo.plans.splice.columns import Cursor
 from wszoo.plans.splice.lines import Lines
 from wszoo.plans.splice.renaming import Renaming
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 LEVEL = 19
 _ZSTD, _XZ, _LINES, _AGAINST, _AGAINST_XZ = range(5)
 _MAX_WRAPPED = 16 << 20  # bytes in an xz stream of method 4
 _ENOUGH = 0.001  # of a body; a zstd frame of it is not tried then, which takes 10 s for SDXL's unet
 _WORTH = 0.5  # of a body; lines that take more than this are left together
+
+
+@contextmanager
+def _within_memory() -> Iterator[None]:
+    """What is within its limits may still be more than a small machine has."""
+    try:
+        yield
+    except MemoryError as error:
+        raise LimitError("a splice layer takes more memory to decode than this machine has") from error
 
 
 def pack_base(body: bytes) -> bytes:
@@ -39,6 +54,7 @@ def pack_base(body: bytes) -> bytes:
     return bytes([_XZ]) + xz.compress(body)
 
 
+@_within_memory()
 def unpack_base(blob: bytes, *, max_size: int) -> bytes:
     """Restore what :func:`pack_base` made.
 
@@ -85,6 +101,7 @@ def _pack_against(body: bytes, base: bytes) -> bytes | None:
     return min(found, key=len)
 
 
+@_within_memory()
 def unpack(blob: bytes, *, max_size: int, base: bytes | None = None) -> bytes:
     """Restore a body from what :func:`pack` made.
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 MAX_LINES = 1 << 21  # of a body; SDXL's unet has 573,000
 MAX_DISTINCT = 1 << 20  # lines, and templates; the unet has 21,000, and each takes 200 bytes of memory
 MAX_DIGITS = 1 << 22  # in distinct lines, and numbers there; the unet has a million digits in 249,000 numbers
+MAX_TEXT = 64 << 20  # bytes of distinct lines with a newline each, hence of templates; the unet has 4 MB
 _TOGETHER = 1 << 14  # lines; to join a line takes 120 bytes of memory, twice what it has
 END = 10**12  # numbers are less
 _NUMBER = re.compile(rb"0|[1-9][0-9]{0,11}")
@@ -68,12 +69,13 @@ class Lines:
         """Take a body apart.
 
         Raises:
-            LimitError: more lines or digits than are taken.
+            LimitError: more lines, text or digits than are taken.
         """
         _limit("lines", body.count(b"\n") + 1, MAX_LINES)
         seen: dict[bytes, int] = {}
         order = np.array([seen.setdefault(line, len(seen)) for line in body.split(b"\n")], np.int64)
         _limit("distinct lines", len(seen), MAX_DISTINCT)
+        _limit("bytes in distinct lines", sum(map(len, seen)) + len(seen), MAX_TEXT)
         _limit("digits", sum(len(line) - len(line.translate(None, _DIGITS)) for line in seen), MAX_DIGITS)
         templates: dict[bytes, int] = {}
         which = [templates.setdefault(_NUMBER.sub(_MARK, line), len(templates)) for line in seen]
@@ -95,7 +97,7 @@ class Lines:
         """The body.
 
         Raises:
-            LimitError: it has more than ``max_size`` bytes, or more digits than are taken.
+            LimitError: it has more than ``max_size`` bytes, or more text than is taken.
         """
         return joined(self.texts(max_size=max_size), self.order, max_size=max_size)
 
@@ -103,13 +105,13 @@ class Lines:
         """The distinct lines.
 
         Raises:
-            LimitError: they have more than ``max_size`` bytes.
+            LimitError: they have more than ``max_size`` bytes, or ``MAX_TEXT``.
         """
         widths = self.widths()[self.which]
         ends = np.cumsum(widths)
         digits = np.searchsorted(10 ** np.arange(1, 12), self.numbers, side="right")  # beyond the template's one
         sizes = np.array([len(template) for template in self.templates], np.int64)[self.which]
-        _limit("bytes in distinct lines", int(sizes.sum()) + int(digits.sum()), max_size)
+        _limit("bytes in distinct lines", int(sizes.sum()) + int(digits.sum()), min(max_size, MAX_TEXT))
         forms = [template.replace(b"%", b"%%").replace(_MARK, b"%d") for template in self.templates]
         numbers = self.numbers.tolist()
         spans = zip(self.which.tolist(), (ends - widths).tolist(), ends.tolist(), strict=True)
@@ -149,7 +151,7 @@ class Lines:
             LimitError: a count is over what any body needs.
         """
         lines = min(MAX_LINES, max_size + 1)
-        limits = (lines, min(MAX_DISTINCT, lines), lines, min(cursor.left, max_size))
+        limits = (lines, min(MAX_DISTINCT, lines), lines, min(cursor.left, max_size, MAX_TEXT))
         n_lines, n_distinct, n_jumps, n_text = (cursor.number(limit) for limit in limits)
         order = _read_order(cursor, n_lines, n_jumps)
         _require(not np.any((order < 0) | (order >= n_distinct)), "name a line that they do not define")

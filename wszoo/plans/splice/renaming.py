@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _LEAST = 100  # smaller numbers are mostly sizes and counters, not names
 _MAX_ALIGNED = 1 << 16  # distinct lines; SDXL's unet has 21,000, which are aligned in 1.5 s
 _MAX_ENTRIES = 1 << 18  # SDXL's unet needs 4,135
+_MAX_SHIFT = columns.MAX_VALUE >> 2  # of either sign: a column takes zigzags of differences between two of them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,7 @@ class Renaming:
         chosen: dict[int, int] = {}
         for (old, new), _ in _votes(base, lines).most_common():
             chosen.setdefault(old, new)
-        pairs = sorted((old, new) for old, new in chosen.items() if old != new and old >= _LEAST)
+        pairs = sorted((a, b) for a, b in chosen.items() if a >= _LEAST and 0 < abs(b - a) <= _MAX_SHIFT)
         table = np.array(pairs[:_MAX_ENTRIES], np.int64).reshape(-1, 2)
         return cls(old=table[:, 0], new=table[:, 1])
 
