@@ -76,7 +76,8 @@ class PlanView(msgspec.Struct, frozen=True, kw_only=True):
         manifest_digest: of the plan's manifest.
         plan_digest: of the layer that only this plan has.
         shared_digest: of the layer that it shares, or None.
-        engine_digest: of the full plan's bytes.
+        engine_digest: of the full plan's bytes, as its publisher says: it is for people, with ``sha256sum``.
+        kept_as: what assembling checks, and ``wszoo cache list`` shows: the tree digest if there is one, ADR 23.
         held: its blobs are in this store.
         compute_capabilities: dotted, those it was compiled for; empty for any.
     """
@@ -95,6 +96,7 @@ class PlanView(msgspec.Struct, frozen=True, kw_only=True):
     plan_digest: Digest
     shared_digest: Digest | None
     engine_digest: Digest
+    kept_as: Digest
     held: bool
     compute_capabilities: tuple[str, ...] = ()
 
@@ -290,7 +292,7 @@ def diff(store: Store, first: Ref, second: Ref) -> DiffView:
     views = [show(store, ref) for ref in (first, second)]
     configs = [_config(store, ref) for ref in (first, second)]
     names = dict.fromkeys(name for config in configs for name in config.components)
-    engines = [{plan.engine_digest: f"{plan.component} {plan.target}" for plan in view.plans} for view in views]
+    engines = [{plan.kept_as: f"{plan.component} {plan.target}" for plan in view.plans} for view in views]
     return DiffView(
         first=f"{views[0].ref}@{views[0].index_digest}",
         second=f"{views[1].ref}@{views[1].index_digest}",
@@ -356,6 +358,7 @@ def _plan(facts: PlanFacts, descriptor: Descriptor, index: Digest, held: bool) -
         plan_digest=facts.plan_digest,
         shared_digest=facts.shared_digest,
         engine_digest=facts.engine_digest,
+        kept_as=facts.kept_as,
         held=held,
         compute_capabilities=facts.target.compute_capabilities,
     )

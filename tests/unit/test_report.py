@@ -25,6 +25,7 @@ ROW = PlanView(
     plan_digest=Digest.of(b"sm89"),
     shared_digest=Digest.of(b"base"),
     engine_digest=Digest.of(b"engine"),
+    kept_as=Digest.of(b"tree"),
     held=True,
 )
 SECOND = msgspec.structs.replace(ROW, target="rtx-sm86", plan_digest=Digest.of(b"sm86"))

@@ -43,7 +43,7 @@ def list_command(session: Session) -> None:
         return
     if kept:
         rows = [
-            [_time(each.used), human(each.size), ", ".join(each.plans) or "no model", each.engine_digest.short]
+            [_time(each.used), human(each.size), ", ".join(each.plans) or "no model", each.kept_as.short]
             for each in kept
         ]
         print_table(["last used", "size", "plan of", "digest"], rows)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -97,8 +98,11 @@ class StoreServer(ThreadingHTTPServer):
         host, port = self.server_address[:2]
         return f"http://{host!s}:{port}"
 
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - socketserver's signature
-        """A client that goes away in the middle is no news."""
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401, ARG002 - socketserver's signature
+        """A client that goes away in the middle is no news; a disk that fails is."""
+        error = sys.exception()
+        if self.log is not None and not isinstance(error, (ConnectionError, TimeoutError)):
+            self.log(f"{client_address[0]} got no answer: {error!r}")
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -42,7 +42,8 @@ class LockedPlan(msgspec.Struct, frozen=True, kw_only=True):
         manifest: of the plan.
         config: of the plan.
         layers: what is fetched for it.
-        engine: the full plan that comes out; for a portable plan, its graph's digest and all of its bytes.
+        engine: ``engine_digest`` and ``engine_bytes`` of the config, for people: what ``sha256sum`` prints for the
+            full plan, as its publisher says. Assembling checks what the config pins besides.
     """
 
     component: _Text

@@ -36,13 +36,13 @@ class CachedEngine(msgspec.Struct, frozen=True, kw_only=True):
     """An assembled plan that is kept.
 
     Attributes:
-        engine_digest: what it is kept under: the tree digest of a spliced plan's bytes, a native one's digest.
+        kept_as: its name in the store: the tree digest of a spliced plan's bytes, a native one's digest.
         size: its bytes, with what a backend keeps to load it faster.
         used: when it was last used (file system time, seconds since 1970).
         plans: ``name:tag component target`` of the plans that assemble to it; empty when no model has one.
     """
 
-    engine_digest: Digest
+    kept_as: Digest
     size: int
     used: float
     plans: tuple[str, ...]
@@ -53,7 +53,7 @@ class CacheReport:
     """What letting go did.
 
     Attributes:
-        deleted: sha256 of the plans that went.
+        deleted: what the plans that went were kept as.
         freed_bytes: their bytes.
         kept_bytes: of the plans that are kept.
         kept_in_use: how many were passed over because they are in use, or kept instead of weights.
@@ -74,7 +74,7 @@ def cached_engines(store: Store) -> list[CachedEngine]:
     users = _users(store)
     with storage_errors("list the assembled plans in"):
         found = _kept(store.layout)
-    return [msgspec.structs.replace(each, plans=tuple(users.get(each.engine_digest, ()))) for each in found]
+    return [msgspec.structs.replace(each, plans=tuple(users.get(each.kept_as, ()))) for each in found]
 
 
 def shrink_cache(store: Store, limit: int, *, keep: Digest | None = None) -> CacheReport:
@@ -98,11 +98,11 @@ def shrink_cache(store: Store, limit: int, *, keep: Digest | None = None) -> Cac
         for each in reversed(kept):
             if total - freed <= limit:
                 break
-            stays = each.engine_digest == keep or each.engine_digest in sole or each.used > recent
-            if stays or not _drop(layout, each.engine_digest):
+            stays = each.kept_as == keep or each.kept_as in sole or each.used > recent
+            if stays or not _drop(layout, each.kept_as):
                 in_use += 1
                 continue
-            deleted.append(each.engine_digest)
+            deleted.append(each.kept_as)
             freed += each.size
     return CacheReport(deleted=tuple(deleted), freed_bytes=freed, kept_bytes=total - freed, kept_in_use=in_use)
 
@@ -115,8 +115,8 @@ def _kept(layout: StoreLayout) -> list[CachedEngine]:
             digest = Digest(f"sha256:{name}")
             size, used = _size_and_use(_files(layout, digest))
             if size:
-                found.append(CachedEngine(engine_digest=digest, size=size, used=used, plans=()))
-    return sorted(found, key=lambda each: (-each.used, each.engine_digest))
+                found.append(CachedEngine(kept_as=digest, size=size, used=used, plans=()))
+    return sorted(found, key=lambda each: (-each.used, each.kept_as))
 
 
 def _files(layout: StoreLayout, digest: Digest) -> Iterator[Path]:

@@ -127,9 +127,11 @@ def _plans(store: Store, entry: Entry) -> list[PlanConfig]:
 
 
 def _is_whole(layout: StoreLayout, plan: PlanConfig) -> bool:
-    if plan.kind == Kind.SPLICE:
-        return is_stamped(layout, plan.kept_as) or is_verified(layout, plan.kept_as, Silent())
-    return plan.kind == Kind.NATIVE and has_refitted(layout.runtime / plan.kept_as.hex, plan.weights)
+    with suppress(OSError, WszooError):  # it cannot be read, or went meanwhile: then the packs are needed
+        if plan.kind == Kind.SPLICE:
+            return is_stamped(layout, plan.kept_as) or is_verified(layout, plan.kept_as, Silent())
+        return plan.kind == Kind.NATIVE and has_refitted(layout.runtime / plan.kept_as.hex, plan.weights)
+    return False
 
 
 def _marker(layout: StoreLayout, index: Digest) -> Path:

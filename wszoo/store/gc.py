@@ -168,10 +168,16 @@ def _clean(folder: Path, limit: float, *, dry_run: bool, keep: Callable[[Path], 
         if keep(path):
             continue
         with suppress(OSError):
-            status = path.lstat()
-            if status.st_mtime >= limit:
+            if path.lstat().st_mtime >= limit:
                 continue
+            size = _size(path)
             if not dry_run:
                 delete(path)
-            freed += status.st_size
+            freed += size
     return freed
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of a folder with all in it: native plans with their weights are gigabytes."""
+    inside = path.rglob("*") if path.is_dir() and not path.is_symlink() else ()
+    return sum(each.lstat().st_size for each in (path, *inside))

@@ -43,6 +43,20 @@ def ask(server, path, method="GET", **headers):
         connection.close()
 
 
+def test_a_file_that_cannot_be_read_is_told_in_the_log(origin, monkeypatch):
+    def unreadable(path):
+        raise OSError(5, "Input/output error", str(path))
+
+    monkeypatch.setattr("wszoo.distribution.serve.open_regular", unreadable)
+    lines = []
+    with serving(origin, log=lines.append) as server:
+        with pytest.raises(http.client.RemoteDisconnected):
+            ask(server, "/index.json")
+        monkeypatch.undo()
+        assert ask(server, "/index.json")[0] == 200
+    assert [line for line in lines if "got no answer" in line and "Input/output error" in line]
+
+
 def test_a_model_is_pulled_over_http_when_pinned(origin, server, store):
     before = snapshot(origin.layout.root)
     remote = HttpType().open(server.url)

@@ -53,7 +53,7 @@ def two(store, remote):
 def test_plans_are_listed_with_their_models_the_last_used_first(store, two):
     old, new = two
     first, second = cached_engines(store)
-    assert (first.engine_digest.hex, second.engine_digest.hex) == (new.stem, old.stem)
+    assert (first.kept_as.hex, second.kept_as.hex) == (new.stem, old.stem)
     assert first.plans == ("net:1 net rtx-sm89",)
     assert first.size == new.stat().st_size + (store.layout.verified / new.stem).stat().st_size
     assert first.used > second.used
@@ -78,7 +78,7 @@ def test_the_one_not_used_for_longest_goes_first_and_no_more_than_needed(store, 
 def test_a_load_renews_when_a_plan_was_last_used(store, two):
     old, new = two
     assert engine(store, "sm86") == old
-    assert cached_engines(store)[0].engine_digest.hex == old.stem
+    assert cached_engines(store)[0].kept_as.hex == old.stem
     assert [each.hex for each in shrink_cache(store, old.stat().st_size + 100).deleted] == [new.stem]
 
 

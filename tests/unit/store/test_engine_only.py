@@ -1,5 +1,6 @@
 """Weights go only when every plan that needs them is kept whole, and come back when one is lost."""
 
+import errno
 import os
 
 import msgspec
@@ -84,6 +85,19 @@ def test_a_plan_that_changed_since_it_was_stamped_does_not_count_as_whole(store,
     path = engine(store).engine
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     assert collected(store).deleted == ()
+
+
+def test_a_plan_that_cannot_be_read_does_not_count_as_whole(store, remote, monkeypatch):
+    only_engine(store, remote)
+    os.utime(engine(store).engine, (1, 1))
+
+    def unreadable(path):
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr("wszoo.store.engines.tree_of_file", unreadable)
+    assert collected(store).deleted == ()
+    assert verify(store).problems == ()
+    assert fetch(store, remote, REF, around("sm89"), engines_only=True).fetched == ()
 
 
 def test_show_says_that_weights_may_be_gone(kept):

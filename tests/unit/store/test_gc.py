@@ -99,6 +99,19 @@ def test_a_dry_run_tells_the_same_on_a_store_that_cannot_be_written_to(origin, n
     assert Digest.of(b"garbage") in planned.deleted
 
 
+def test_what_is_in_a_folder_that_goes_is_counted(origin):
+    """What a backend keeps of a plan: a native one with its weights may be gigabytes."""
+    folder = origin.layout.runtime / Digest.of(b"a plan of no ref").hex
+    folder.mkdir(parents=True)
+    (folder / "weights.plan").write_bytes(bytes(3_000_000))
+    for path in (folder / "weights.plan", folder):
+        os.utime(path, (1, 1))
+    planned = collect(origin, dry_run=True)
+    assert 3_000_000 <= planned.freed_bytes < 3_100_000
+    assert planned == collect(origin)
+    assert not folder.exists()
+
+
 def test_a_dry_run_on_a_folder_of_another_tools_without_any_of_ours_makes_none(origin, tmp_path):
     shutil.copytree(origin.layout.root, tmp_path / "bare", ignore=shutil.ignore_patterns("wszoo"))
     store = Store(tmp_path / "bare")
