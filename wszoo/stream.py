@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self
 
 from wszoo.store.blobs import map_file
 from wszoo.transfer import GivenUp
 from wszoo.weights.arriving import ArrivingTensors
-from wszoo.weights.packs import PackReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -68,6 +68,7 @@ class TensorStream:
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="wszoo-pull", daemon=True)
         self._thread.start()
+        import_module("wszoo.weights.packs")  # and with it NumPy, while the pull waits for its first answers
 
     def __enter__(self) -> Self:
         return self
@@ -119,6 +120,8 @@ class TensorStream:
 
     def chosen(self, selection: Selection, lacking: Collection[Digest]) -> None:
         """See :class:`wszoo.distribution.pull.PullFollower`."""
+        from wszoo.weights.packs import PackReader
+
         config = selection.model.config
         here = [pack for pack in config.packs if pack not in lacking]
         self._tensors.expect(PackReader(self._store.blobs, config), sorted(selection.plans), here)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from wszoo.distribution.pull import Surroundings
-from wszoo.gpu.request import parse_gpu
+from wszoo.gpu.machine import bare
+from wszoo.gpu.request import How, parse_gpu
 from wszoo.plugins import registry
 
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ def surroundings(gpu: str, components: Sequence[str] | None = None, avoid: Seque
     Raises:
         UsageError: ``gpu`` is none of the forms it can have.
     """
-    return Surroundings(
-        machine=machine(), runtimes=runtimes(), request=parse_gpu(gpu), components=components, avoid=avoid
-    )
+    request = parse_gpu(gpu)
+    here = bare() if request.how is How.NONE else machine()
+    return Surroundings(machine=here, runtimes=runtimes(), request=request, components=components, avoid=avoid)
 
 
 def machine() -> Machine:

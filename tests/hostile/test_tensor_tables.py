@@ -13,7 +13,8 @@ from wszoo.progress import Silent
 from wszoo.schema.decode import decode, encode
 from wszoo.schema.model import Component, Frame, Graph, ModelConfig, TensorInfo
 from wszoo.weights.gain import FREE_GAIN, MAX_GAIN
-from wszoo.weights.packs import MAX_FRAME, Packer, PackReader, known_tensors
+from wszoo.weights.located import known_tensors
+from wszoo.weights.packs import MAX_FRAME, Packer, PackReader
 from wszoo.weights.tensor import tensor_from_array
 
 DATA = np.random.default_rng(0).integers(0, 255, 4000, np.uint8)

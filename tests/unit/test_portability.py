@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from builders import publish_model
 
 import wszoo
 
@@ -153,3 +154,20 @@ def test_importing_the_interface_loads_nothing_that_a_pull_does_not_need():
         "serve",
     }
     assert {name for name in loaded if name.startswith("wszoo.") and name.split(".")[1] in rest} == set()
+
+
+_PULL = """
+import sys, wszoo, wszoo.plugins
+wszoo.plugins.entry_points = lambda **_: []  # what installed plugins import is theirs to say
+wszoo.Zoo(sys.argv[1]).pull("net:1", gpu="none", source=sys.argv[2])
+print(" ".join(sys.modules))
+"""
+
+
+def test_a_pull_loads_no_numpy(store, tmp_path):
+    """It takes 0.1 s to import, and its BLAS keeps every core of the machine busy for as long."""
+    publish_model(store, "net:1", targets=())
+    words = [sys.executable, "-c", _PULL, str(tmp_path / "pulled"), str(store.layout.root)]
+    loaded = set(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split())
+    assert {"numpy", "ml_dtypes", "pynvml"} & loaded == set()
+    assert {"wszoo.transfer.engine", "wszoo.transfer.tensors"} <= loaded

@@ -17,7 +17,8 @@ from wszoo.schema.model import Component, ModelConfig
 from wszoo.store.files import storage_errors
 from wszoo.store.models import known_models
 from wszoo.version import __version__
-from wszoo.weights.packs import Packer, known_tensors
+from wszoo.weights.located import known_tensors
+from wszoo.weights.packs import Packer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from wszoo.errors import IncompatibleError, MalformedError, StorageError
+from wszoo.parallel import ordered_map
 from wszoo.progress import Progress, Silent
 from wszoo.resolver import Candidate, Resolution, resolve
 from wszoo.schema.oci import INDEX, Descriptor, held_in
@@ -24,6 +26,7 @@ from wszoo.store.documents import (
 )
 from wszoo.store.engine_only import check_pulled, keep_engines_only, keep_weights, packs_beside
 from wszoo.transfer import Follower, RemoteDocuments, fetch, missing
+from wszoo.transfer.tensors import fetch_parts, plan_parts
 from wszoo.trust.vouching import Vouched, vouch
 
 if TYPE_CHECKING:
@@ -259,10 +262,9 @@ def take(
     follower: PullFollower | None = None,
 ) -> PullReport:
     """Fetch what an order needs. Arguments and errors as for :func:`pull`, which has looked whether it may be taken."""
-    from wszoo.transfer.tensors import plan_parts  # loads NumPy: the first documents are on their way before
-
     ref, selection = order.vouched.ref, order.selection
-    trust, wanted = order.vouched.decision, _wanted(store, order)
+    trust = order.vouched.decision
+    wanted = without_spare(store, selection) if order.engines_only else needed(selection)
     if dry_run:
         lacking = missing(store, wanted)
         return _report(selection, trust, lacking, plan_parts(store, ref, selection.model.config, lacking))
@@ -270,8 +272,7 @@ def take(
         if not order.engines_only:
             keep_weights(store.layout, selection.index.digest)
         lacking = missing(store, wanted)
-        for data in documents.read_before.values():
-            store.blobs.put(data)
+        deque(ordered_map(store.blobs.put, documents.read_before.values()), maxlen=0)  # each waits for the disk
         parts = plan_parts(store, ref, selection.model.config, lacking)
         remotes = (documents.remote, *documents.mirrors)
         if follower is not None:
@@ -287,13 +288,6 @@ def take(
     return _report(selection, trust, lacking, parts)
 
 
-def _wanted(store: Store, order: Order) -> list[Descriptor]:
-    selection = order.selection
-    plans = [plan.config for plan in selection.plans.values()] if order.engines_only else []
-    spare = packs_beside(store.layout, selection.model.config, plans) if plans else ()
-    return [each for each in needed(selection) if each.digest not in spare]
-
-
 @dataclass(frozen=True, slots=True)
 class _Fetcher:
     remotes: Sequence[Remote]
@@ -307,8 +301,6 @@ class _Fetcher:
         """Whole blobs first: tensors that are cut across packs are checked with them."""
         self._whole(each for each in lacking if each.digest not in parts.packs)
         if parts.packs:
-            from wszoo.transfer.tensors import fetch_parts
-
             label = f"{self.label}: tensors"
             wrong = fetch_parts(
                 self.remotes, self.store, parts, self.progress, label, tuning=self.tuning, follower=self.follower
@@ -346,6 +338,12 @@ def needed(selection: Selection) -> list[Descriptor]:
     for document in documents:
         found += [document.descriptor, document.manifest.config, *document.manifest.layers]
     return list({descriptor.digest: descriptor for descriptor in found}.values())
+
+
+def without_spare(store: Store, selection: Selection) -> list[Descriptor]:
+    """The same without packs of which the chosen plans need nothing, since the store keeps them whole."""
+    spare = packs_beside(store.layout, selection.model.config, [plan.config for plan in selection.plans.values()])
+    return [each for each in needed(selection) if each.digest not in spare]
 
 
 def remember(store: Store, ref: Ref, selection: Selection, origin: str) -> None:

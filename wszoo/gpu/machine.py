@@ -70,6 +70,11 @@ class Runtime:
     devices: tuple[str, ...] = ()
 
 
+def bare() -> Machine:
+    """This machine without its GPUs."""
+    return Machine(os=platform.system().lower(), arch=architecture())
+
+
 def architecture() -> str:
     """This machine's processor architecture: ``x86_64`` or ``aarch64``, whichever way its system spells it."""
     name = platform.machine().lower()

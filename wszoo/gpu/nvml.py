@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import platform
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from wszoo.gpu.machine import Gpu, Machine, architecture
+from wszoo.gpu.machine import Gpu, bare
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from wszoo.gpu.machine import Machine
 
 # FP32 cores of one multiprocessor, from the CUDA programming guide's table of compute capabilities. NVML tells cores
 # only (H200: 16896, 132 multiprocessors); its nvmlDeviceGetAttributes_v2 answers for MIG slices alone.
@@ -33,7 +34,7 @@ _PROBLEMS = {
 
 def detect() -> Machine:
     """The facts of this machine. Never raises: what is wrong stands in :attr:`Machine.problem`."""
-    machine = Machine(os=platform.system().lower(), arch=architecture())
+    machine = bare()
     try:
         nvml: Any = importlib.import_module("pynvml")
     except ImportError:

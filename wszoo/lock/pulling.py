@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wszoo.distribution.pull import Order, PullReport, needed, remember, select, take
+from wszoo.distribution.pull import Order, PullReport, needed, remember, select, take, without_spare
 from wszoo.errors import MalformedError, NotFoundError
 from wszoo.lock.making import check_model
 from wszoo.remotes.protocol import expect
 from wszoo.schema.oci import INDEX, Descriptor
 from wszoo.schema.trust import Decision, How
 from wszoo.store.documents import model_descriptor, plan_descriptors, read_index, read_model
+from wszoo.store.engine_only import keeps_engines_only
 from wszoo.transfer import RemoteDocuments, missing
 from wszoo.trust.vouching import Vouched
 
@@ -84,7 +85,9 @@ def select_locked(store: Store, model: LockedModel, around: Surroundings) -> Sel
         return None
     check_model(model, selection.model, selection.plans.values())
     here = any(store.refs.find(name) for name in (model.ref.locked(model.index.digest), model.ref))
-    return selection if here and not missing(store, needed(selection)) else None
+    engines = keeps_engines_only(store.layout, model.index.digest)
+    wanted = without_spare(store, selection) if engines else needed(selection)
+    return selection if here and not missing(store, wanted) else None
 
 
 def keep_locked(store: Store, model: LockedModel, selection: Selection) -> None:

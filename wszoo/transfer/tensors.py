@@ -18,7 +18,7 @@ from wszoo.store.substitutes import Place, Substitute, all_substitutes, made, no
 from wszoo.transfer import tuning as tunings
 from wszoo.transfer.fetching import transfer
 from wszoo.transfer.items import Finished, Item, Range
-from wszoo.weights.packs import ALIGN, Located, StoredFrame, holds, known_tensors
+from wszoo.weights.located import ALIGN, StoredFrame, known_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from wszoo.store.store import Store
     from wszoo.transfer.following import Follower
     from wszoo.transfer.tuning import Tuning
+    from wszoo.weights.located import Located
 
 WORTH = (
     0.7  # a pack of which more is missing than this is fetched as a whole: one request, and others can have it from us
@@ -104,8 +105,7 @@ def plan_parts(store: Store, ref: Ref, config: ModelConfig, lacking: Sequence[De
     if not here or not _choose(packs, wanted, here):
         return NOTHING
     # Another model's table may be wrong, or lie to put its own bytes into this model.
-    checked = ordered_map(lambda each: holds(store.blobs, each, here[each]), here)
-    here = {tensor: at for (tensor, at), good in zip(here.items(), checked, strict=True) if good}
+    here = {tensor: here[tensor] for tensor, good in _checked(store, here) if good}
     ranges = _choose(packs, wanted, here)
     wanted = {tensor: at for tensor, at in wanted.items() if any(frame.pack in ranges for frame in at)}
     return Parts(ranges=ranges, here=here, wanted=wanted)
@@ -135,11 +135,11 @@ def fetch_parts(
     transfer(remotes, store, list(items.values()), progress, label, tuning=tuning or tunings.DEFAULT, follower=follower)
     local = {pack: (made(store.layout, item.key), parts.ranges[pack]) for pack, item in items.items()}
     places = {tensor: parts.here.get(tensor) or _moved(at, local) for tensor, at in parts.wanted.items()}
-    fresh = [tensor for tensor in places if tensor not in parts.here]
-    with progress.stage("check tensors", sum(f.raw for each in fresh for f in places[each])) as advance:
+    fresh = {tensor: at for tensor, at in places.items() if tensor not in parts.here}
+    with progress.stage("check tensors", sum(frame.raw for at in fresh.values() for frame in at)) as advance:
         wrong = set()
-        for tensor, good in zip(fresh, ordered_map(lambda t: holds(store.blobs, t, places[t]), fresh), strict=True):
-            advance(sum(frame.raw for frame in places[tensor]))
+        for tensor, good in _checked(store, fresh):
+            advance(sum(frame.raw for frame in fresh[tensor]))
             wrong |= {frame.pack for frame in parts.wanted[tensor]} & parts.packs if not good else set()
     for pack in parts.packs - wrong:
         inside = {t: places[t] for t, at in parts.wanted.items() if any(frame.pack == pack for frame in at)}
@@ -157,6 +157,13 @@ def _known(store: Store, ref: Ref) -> dict[Digest, Located]:
             if tensor not in known and _whole(store, at):
                 known[tensor] = at
     return known
+
+
+def _checked(store: Store, located: Mapping[Digest, Located]) -> Iterator[tuple[Digest, bool]]:
+    """Which tensors decode, from where they are said to be, to what they should."""
+    from wszoo.weights.packs import holds  # NumPy: 0.1 s, which a pull of whole packs need not wait for
+
+    return zip(located, ordered_map(lambda each: holds(store.blobs, each, located[each]), located), strict=True)
 
 
 def _whole(store: Store, at: Located) -> bool:

@@ -27,6 +27,7 @@ from wszoo.parallel import ordered_map
 from wszoo.schema.model import Frame, ModelConfig, TensorInfo
 from wszoo.store.substitutes import read_substitute
 from wszoo.weights.gain import stored_bytes
+from wszoo.weights.located import ALIGN, StoredFrame
 from wszoo.weights.tensor import Loading, LoadInParts, Tensor, dtype_of
 
 if TYPE_CHECKING:
@@ -36,30 +37,16 @@ if TYPE_CHECKING:
     from wszoo.progress import Progress
     from wszoo.store.blobs import Blobs
     from wszoo.store.substitutes import Place
+    from wszoo.weights.located import Located
 
 FRAME = 16 << 20  # raw bytes a frame at most: bounds the memory of coding, and gives threads something to share
 MAX_FRAME = 64 << 20  # raw bytes of a coded frame that is accepted: a few kilobytes may decode to any number of zeros
 PACK = 48 << 20  # a pack is closed when it has grown past this, so packs are 48-64 MiB
 MAX_PACKS = 200  # registries and tools slow down or refuse past 256 layers
-ALIGN = 64  # raw frames are mapped as arrays, which every element type may then read aligned
 
 # Tensors that another model's pack already holds are stored again when they are less than this share of that pack:
 # else a client would need a 50 MB pack of a model it does not use for one small bias that happens to be equal.
 REUSE_SHARE = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class StoredFrame:
-    """A frame and the pack it is in; fields as in :class:`wszoo.schema.model.Frame`."""
-
-    pack: Digest
-    offset: int
-    stored: int
-    raw: int
-    codec: str
-
-
-Located = tuple[StoredFrame, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,19 +177,6 @@ def _cut(tensors: Mapping[Digest, Tensor]) -> Iterator[_Piece]:
 def _code(piece: _Piece) -> _CodedFrame:
     digest, itemsize, raw = piece
     return digest, len(raw), codec.encode(raw, itemsize)
-
-
-def known_tensors(configs: Iterable[ModelConfig]) -> dict[Digest, Located]:
-    """Where the tensors of models stand; of several places, the last model's."""
-    known: dict[Digest, Located] = {}
-    for config in configs:
-        for digest, at in config.frames.items():
-            if all(frame.pack < len(config.packs) for frame in at):
-                known[digest] = tuple(
-                    StoredFrame(config.packs[frame.pack], frame.offset, frame.stored, frame.raw, frame.codec)
-                    for frame in at
-                )
-    return known
 
 
 def holds(blobs: Blobs, digest: Digest, located: Located) -> bool:

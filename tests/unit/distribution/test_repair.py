@@ -154,7 +154,7 @@ def test_a_pack_that_was_fetched_in_part_is_fetched_whole_when_a_part_of_it_is_d
     import msgspec
 
     from wszoo.store.substitutes import Place, Substitute, write_substitute
-    from wszoo.weights.packs import known_tensors
+    from wszoo.weights.located import known_tensors
 
     origin = SimulatedRemote(two_models)
     pull(store, origin, REF, around("none"))

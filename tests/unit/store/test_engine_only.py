@@ -15,6 +15,8 @@ from wszoo.distribution.pull import pull as fetch
 from wszoo.distribution.pull import select_local
 from wszoo.distribution.repair import repair
 from wszoo.errors import NotFoundError, UsageError
+from wszoo.lock.making import lock_model
+from wszoo.lock.pulling import keep_locked, select_locked
 from wszoo.model import Model
 from wszoo.names import Ref
 from wszoo.progress import Silent
@@ -98,6 +100,16 @@ def test_a_plan_that_cannot_be_read_does_not_count_as_whole(store, remote, monke
     assert collected(store).deleted == ()
     assert verify(store).problems == ()
     assert fetch(store, remote, REF, around("sm89"), engines_only=True).fetched == ()
+
+
+def test_a_lock_is_satisfied_by_a_plan_that_is_kept_whole(kept, origin):
+    model = lock_model(origin, REF, origin.refs.get(REF).descriptor, around, ["sm89"])
+    selection = select_locked(kept, model, around("sm89"))
+    keep_locked(kept, model, selection)
+    assert collected(kept).deleted == ()
+    assert select_locked(kept, model, around("none")) is None
+    engine(kept).engine.unlink()
+    assert select_locked(kept, model, around("sm89")) is None
 
 
 def test_show_says_that_weights_may_be_gone(kept):

@@ -15,7 +15,8 @@ from wszoo.schema.decode import decode, encode
 from wszoo.schema.model import Component, Graph, ModelConfig, TensorInfo
 from wszoo.store.store import Store
 from wszoo.weights import packs
-from wszoo.weights.packs import Packer, PackReader, known_tensors, weights_digest
+from wszoo.weights.located import known_tensors
+from wszoo.weights.packs import Packer, PackReader, weights_digest
 from wszoo.weights.tensor import DTYPES, Tensor, tensor_from_array
 
 
