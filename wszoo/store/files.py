@@ -10,20 +10,24 @@ import errno
 import os
 import shutil
 import stat
+import sys
 import time
 import uuid
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from wszoo.errors import MalformedError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from io import BufferedReader
+    from io import BufferedReader, FileIO
     from pathlib import Path
 
 # A virus scanner or indexer on Windows may hold a fresh file open for some hundred milliseconds.
 _REPLACE_WAITS = (0.01, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+
+_SYNC_FILE_RANGE_WRITE = 2  # linux/fs.h: start, and do not wait
 
 SPARE = 64 << 20  # bytes that stay free on the disk
 
@@ -200,6 +204,28 @@ def sync_file(path: Path) -> None:
     """Make a file's content durable."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+
+
+def begin_sync(file: FileIO, at: int, length: int) -> None:
+    """Have the disk begin with a part of a file that was just written, so that syncing the file takes less time.
+
+    Only Linux can be asked to; the others begin when they are told to sync.
+    """
+    if (ask := _sync_file_range()) is not None:
+        ask(file.fileno(), at, length, _SYNC_FILE_RANGE_WRITE)  # in vain where the file system cannot: it is a hint
+
+
+@cache
+def _sync_file_range() -> Any:  # noqa: ANN401 - a function of the C library
+    """Linux's system call, which Python has no name for; None elsewhere."""
+    if sys.platform != "linux":
+        return None
+    import ctypes
+
+    found = getattr(ctypes.CDLL(None), "sync_file_range", None)
+    if found is not None:
+        found.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    return found
 
 
 def sync_folder(folder: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 from wszoo.digest import Digest
-from wszoo.store.files import storage_errors
+from wszoo.store.files import begin_sync, storage_errors
 from wszoo.store.partials import write_all
-from wszoo.transfer.items import Finished, cut
+from wszoo.transfer.items import Finished, Run, cut
 from wszoo.transfer.sources import hang_up
 
 if TYPE_CHECKING:
@@ -19,9 +21,10 @@ if TYPE_CHECKING:
 
     from wszoo.errors import IntegrityError
     from wszoo.store.partials import Partial
-    from wszoo.transfer.items import Item, Segment
+    from wszoo.transfer.items import Item, Range, Segment
     from wszoo.transfer.sources import Refusals, Source
 
+_LONG = 2.0  # seconds; who has nothing to do helps with a run that takes longer
 _READ = 1 << 20  # bytes at a time when hashing what was written out of order: still in the processor's cache
 
 
@@ -44,38 +47,78 @@ class Download:
         self.refused: Refusals = {}
         self.round = 0
         self._partial = partial
-        self._advance = advance
         self._lock = threading.Lock()
         self._segments = cut(item, partial.segment)
         self._done = {number for number in done if number < len(self._segments)}
-        self._active = 0  # segments that someone fetches
+        self._runs: list[Run] = []  # that someone fetches
         self._spoilt: IntegrityError | None = None
         self._waiting = [segment for segment in reversed(self._segments) if segment.number not in self._done]
         self._hash = hashlib.sha256()
         self._hashed = 0  # segments whose bytes are in the hash
         self._hashing = False  # a thread is bringing more of them in
         for number in self._done:
-            self.count(self._segments[number], self._segments[number].length)
+            advance(self._segments[number].length)
+            self._segments[number].counted = self._segments[number].length
 
-    def take(self) -> Segment | None:
-        """A segment that nobody fetches; it is then the caller's."""
+    def take(self, most: int) -> Run | None:
+        """Segments that nobody fetches, the first ones in a row; they are then the caller's.
+
+        Args:
+            most: bytes; one segment may have more.
+        """
         with self._lock:
             if not self._waiting or self._spoilt is not None:
                 return None
-            self._active += 1
-            return self._waiting.pop()
+            run = Run(deque([self._waiting.pop()]), time.monotonic())
+            while (
+                self._waiting
+                and self._waiting[-1].number == run.segments[-1].number + 1
+                and run.left + self._waiting[-1].left <= most
+            ):
+                run.segments.append(self._waiting.pop())
+            self._runs.append(run)
+            return run
 
-    def give_back(self, segment: Segment) -> IntegrityError | None:
-        """Let others fetch the rest of a segment; returns as :meth:`leave`."""
+    def help(self) -> Run | None:
+        """The last segment of a run that takes long; it is then the caller's."""
         with self._lock:
-            self._waiting.append(segment)
-        return self.leave()
+            now = time.monotonic()
+            slow = [run for run in self._runs if len(run.segments) > 1 and run.lasts(now) > _LONG]
+            if not slow or self._spoilt is not None:
+                return None
+            run = Run(deque([max(slow, key=lambda each: each.lasts(now)).segments.pop()]), now)
+            self._runs.append(run)
+            return run
 
-    def leave(self) -> IntegrityError | None:
+    def rest(self, run: Run) -> Range:
+        """The next range of a run to ask for."""
+        with self._lock:
+            return run.rest()
+
+    def whole(self, run: Run) -> Segment | None:
+        """Note that the first segment of a run is here; the one that is next.
+
+        Raises:
+            StorageError: the file system refuses.
+        """
+        number = run.segments[0].number
+        self._partial.note(number)
+        with self._lock:
+            self._done.add(number)
+            run.segments.popleft()
+            return run.segments[0] if run.segments else None
+
+    def give_back(self, run: Run) -> IntegrityError | None:
+        """Let others fetch the rest of a run; returns as :meth:`leave`."""
+        with self._lock:
+            self._waiting = sorted([*self._waiting, *run.segments], key=lambda each: each.number, reverse=True)
+        return self.leave(run)
+
+    def leave(self, run: Run) -> IntegrityError | None:
         """End what :meth:`take` began; what is wrong with the item, for the last one to do something about it."""
         with self._lock:
-            self._active -= 1
-            return None if self._active else self._spoilt
+            self._runs.remove(run)
+            return None if self._runs else self._spoilt
 
     def spoil(self, error: IntegrityError) -> None:
         """The item is wrong: nobody takes more of it."""
@@ -98,12 +141,6 @@ class Download:
             file.seek(segment.at + segment.reached)
         return file
 
-    def count(self, segment: Segment, reached: int) -> None:
-        """Tell progress how far a segment has come; what was told before is not told again."""
-        if reached > segment.counted:
-            self._advance(reached - segment.counted)
-            segment.counted = reached
-
     def hash_along(self, segment: Segment) -> HashAlong:
         """Hash the segment while it is written, if its turn has come."""
         with self._lock:
@@ -118,20 +155,9 @@ class Download:
             return
         with self._lock:
             self._hashing = False
-            if segment.reached == segment.length:
+            if not segment.left:
                 self._hash = along.running
                 self._hashed += 1
-
-    def finish_segment(self, segment: Segment) -> bool:
-        """Note a whole segment; true when it was the last and everything is hashed.
-
-        Raises:
-            StorageError: the file system refuses.
-        """
-        self._partial.note(segment.number)
-        with self._lock:
-            self._done.add(segment.number)
-        return self.catch_up()
 
     def catch_up(self) -> bool:
         """Hash the whole segments that are next in order; true for the one caller that came to the end.
@@ -210,33 +236,40 @@ class HashAlong:
 
 
 class Attempt:
-    """One request for a segment's bytes, which a watchdog may end from another thread.
+    """Requests to one source for the bytes of a run, which a watchdog may end from another thread.
 
     Args:
         download: of which.
-        segment: which.
+        run: which.
         source: who is asked.
         now: seconds.
 
     Attributes:
+        segment: that is being fetched.
         last: when the last byte came.
-        abandoned: the segment is someone else's now.
+        got: bytes that came.
+        fresh: bytes that progress does not know of.
+        told: how many bytes had come when the engine was last told, and when that was.
+        abandoned: the run is someone else's now.
         answer: what the source sends.
     """
 
-    def __init__(self, download: Download, segment: Segment, source: Source, now: float) -> None:
+    def __init__(self, download: Download, run: Run, source: Source, now: float) -> None:
         self.download = download
-        self.segment = segment
+        self.run = run
+        self.segment = run.segments[0]
         self.source = source
         self.last = now
+        self.got = self.fresh = 0
+        self.told = 0, now
         self.abandoned = False
         self.answer: Iterator[bytes | memoryview] | None = None
         self._lock = threading.Lock()
-        self._along = download.hash_along(segment)
-        self._file = download.file(segment)
+        self._along = download.hash_along(self.segment)
+        self._file = download.file(self.segment)
 
     def write(self, piece: bytes | memoryview, now: float) -> bool:
-        """Write at the segment's place; false when the segment is not ours any more.
+        """Write at the run's place; false when the run is not ours any more.
 
         Raises:
             StorageError: the file system refuses.
@@ -244,15 +277,32 @@ class Attempt:
         with self._lock:
             if self.abandoned:
                 return False
-            with storage_errors("write a blob to"):
-                write_all(self._file.write, piece)
-            self.segment.reached += len(piece)
             self.last = now
-        self._along.update(piece)
+            view = memoryview(piece)
+            while view and self.run.segments:  # the last ones may have gone to another worker
+                view = view[self._write(view[: self.segment.left]) :]
         return True
 
+    def _write(self, part: memoryview) -> int:
+        """Write and hash bytes of one segment, and note it if these were the last."""
+        count, segment = len(part), self.segment
+        with storage_errors("write a blob to"):
+            write_all(self._file.write, part)
+        self._along.update(part)
+        segment.reached += count
+        self.run.got += count
+        self.got += count
+        self.fresh += segment.uncounted()
+        if not segment.left:
+            self.download.hashed_along(segment, self._along)
+            self._along = HashAlong(None)
+            begin_sync(self._file, segment.at, segment.length)
+            if (following := self.download.whole(self.run)) is not None:
+                self.segment, self._along = following, self.download.hash_along(following)
+        return count
+
     def abandon(self) -> None:
-        """Take the segment away from the thread that waits for bytes; it writes nothing any more."""
+        """Take the run away from the thread that waits for bytes; it writes nothing any more."""
         with self._lock:
             self.abandoned = True
         self.end()

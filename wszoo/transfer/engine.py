@@ -1,10 +1,14 @@
 """Fetching many items at once: who does what next, who is stuck, and when it is over.
 
-Workers are threads. Each takes the next segment of the item that it has begun, so that an item is written and hashed in
-order; else it begins another item; else it helps with one that is under way; else it looks whether items that other
-processes have claimed are finished. The calling thread watches: it starts workers as the governor allows, and takes the
-segment from a worker that got no byte for too long. A thread that is blocked in the network cannot be stopped; it finds
-out by itself that it has lost its segment, and ends.
+Workers are threads. Each takes the next segments of the item that it has begun, so that an item is written and hashed
+in order; else it begins another item; else it helps with one that is under way; else it looks whether items that other
+processes have claimed are finished; else it takes a segment from a worker that has several to go and is slow. The
+calling thread watches: it starts workers as the governor allows, and takes the segments from a worker that got no byte
+for too long. A thread that is blocked in the network cannot be stopped; it finds out by itself that it has lost its
+segments, and ends.
+
+How many segments a worker takes at once depends on how much is left (guided self-scheduling, Polychronopoulos and Kuck
+1987): most of a model comes in requests of a whole pack each, and at the end there is a segment for everybody.
 """
 
 from __future__ import annotations
@@ -20,18 +24,19 @@ from wszoo.errors import IntegrityError, RemoteError, WszooError
 from wszoo.transfer.download import Attempt, Download
 from wszoo.transfer.following import EARLY, GivenUp
 from wszoo.transfer.governor import Governor
-from wszoo.transfer.requests import Stopped, fetch_segment
+from wszoo.transfer.requests import Stopped, fetch_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from wszoo.store.partials import Partials
-    from wszoo.transfer.items import Item, Segment
+    from wszoo.transfer.items import Item, Run
     from wszoo.transfer.sources import Source, Sources
     from wszoo.transfer.tuning import Tuning
 
 _TICK = 0.2  # seconds between the watcher's rounds
 _LAST_WORDS = 5.0  # seconds that workers get to end after a failure
+_SHARES = 2  # of what is left, for each worker
 
 
 @dataclass(slots=True, eq=False)
@@ -44,7 +49,7 @@ class _Foreign:
     looked: float = 0.0
 
 
-_Task = tuple[Download, "Segment"] | _Foreign
+_Task = tuple[Download, "Run"] | _Foreign
 
 
 class Engine:
@@ -75,6 +80,7 @@ class Engine:
         self._foreign: deque[_Foreign] = deque()
         self._open: list[Download] = []
         self._left = len(self._new)
+        self._missing = sum(task.item.size for task in self._new)  # bytes
         self._attempts: dict[threading.Thread, Attempt | None] = {}
         self._busy = 0
         self._placing = 0
@@ -130,8 +136,9 @@ class Engine:
         self._busy -= 1
         url, stall = attempt.source.remote.url, self._tuning.stall
         try:
+            self.received(attempt)
             self.failed(attempt, RemoteError(f"{url} sent nothing for {stall:g} s", hint="check the network"))
-            wrong = attempt.download.give_back(attempt.segment)
+            wrong = attempt.download.give_back(attempt.run)
             if wrong is not None:
                 self._again(attempt.download, wrong)
         except WszooError as error:
@@ -182,18 +189,20 @@ class Engine:
         return None
 
     def _choose(self, mine: Download | None) -> _Task | None:
-        order = [mine, *self._open] if mine is not None and not self._new else [mine] if mine is not None else []
-        for download in order:
-            if (segment := download.take()) is not None:
-                return download, segment
+        share = self._missing // (_SHARES * self._governor.limit)
+        if mine is not None and (run := mine.take(share)) is not None:
+            return mine, run
         if self._new:
             return self._new.popleft()
         for download in self._open:
-            if (segment := download.take()) is not None:
-                return download, segment
+            if (run := download.take(share)) is not None:
+                return download, run
         now = time.monotonic()
         if self._foreign and now - self._foreign[0].looked >= self._tuning.poll:
             return self._foreign.popleft()
+        for download in self._open:
+            if (run := download.help()) is not None:
+                return download, run
         return None
 
     def _begin(self, task: _Foreign) -> Download | None:
@@ -224,15 +233,15 @@ class Engine:
             task.written, task.since = written, now
         return self._partials.claim(task.item.key, force=now - task.since > self._tuning.patience)
 
-    def _fetch(self, download: Download, segment: Segment) -> Download:
+    def _fetch(self, download: Download, run: Run) -> Download:
         complete = False
         try:
-            fetch_segment(self, self._sources, download, segment)
+            fetch_run(self, self._sources, download, run)
         except IntegrityError as error:
             download.spoil(error)
         else:
-            complete = download.finish_segment(segment)
-        wrong = download.leave()
+            complete = download.catch_up()
+        wrong = download.leave(run)
         if wrong is not None:
             self._again(download, wrong)
         elif complete:
@@ -286,22 +295,26 @@ class Engine:
 
     def _count(self, count: int) -> None:
         with self._changed:
+            self._missing -= count
             self._advance(count)
 
     # ---- what requests tell ----
 
-    def begin(self, download: Download, segment: Segment, source: Source) -> Attempt:
+    def begin(self, download: Download, run: Run, source: Source) -> Attempt:
         """See :class:`wszoo.transfer.requests.Host`."""
-        attempt = Attempt(download, segment, source, time.monotonic())
+        attempt = Attempt(download, run, source, time.monotonic())
         with self._changed:
             self._attempts[threading.current_thread()] = attempt
         return attempt
 
-    def received(self, attempt: Attempt, count: int) -> None:
+    def received(self, attempt: Attempt) -> None:
         """See :class:`wszoo.transfer.requests.Host`."""
         with self._changed:
+            fresh, attempt.fresh = attempt.fresh, 0
+            count, attempt.told = attempt.got - attempt.told[0], (attempt.got, time.monotonic())
             self._governor.received(count)
-        attempt.download.count(attempt.segment, attempt.segment.reached)
+            if fresh:
+                self._count(fresh)
 
     def failed(self, attempt: Attempt, error: RemoteError) -> None:
         """See :class:`wszoo.transfer.requests.Host`."""
@@ -314,6 +327,8 @@ class Engine:
     def end(self, attempt: Attempt) -> None:
         """See :class:`wszoo.transfer.requests.Host`."""
         attempt.end()
+        if not attempt.abandoned:
+            self.received(attempt)
         with self._changed:
             if self._attempts.get(threading.current_thread()) is attempt:
                 self._attempts[threading.current_thread()] = None

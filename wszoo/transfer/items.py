@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable
     from pathlib import Path
 
@@ -73,7 +74,7 @@ class Finished:
 
 @dataclass(slots=True)
 class Segment:
-    """A part of an item that one request fetches.
+    """A part of an item: what is noted when it is whole, and what a killed process loses.
 
     Attributes:
         number: its position.
@@ -101,6 +102,54 @@ class Segment:
                 return Range(each.blob, each.offset + skip, each.length - skip)
             skip -= each.length
         return self.ranges[-1]
+
+    @property
+    def left(self) -> int:
+        """Bytes that lack."""
+        return self.length - self.reached
+
+    def uncounted(self) -> int:
+        """Bytes that progress was not told of; the caller tells it now."""
+        fresh = max(0, self.reached - self.counted)
+        self.counted += fresh
+        return fresh
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """Segments in a row that one worker fetches, with one request if they stand in a row on the remote too.
+
+    Attributes:
+        segments: that are not whole yet; the first is being fetched, and the last may be taken by another worker.
+        began: ``time.monotonic()`` when it was taken.
+        got: bytes that were written since then.
+    """
+
+    segments: deque[Segment]
+    began: float
+    got: int = 0
+
+    @property
+    def left(self) -> int:
+        """Bytes that lack."""
+        return sum(segment.left for segment in self.segments)
+
+    def lasts(self, now: float) -> float:
+        """Seconds until its end, if it goes on as it went."""
+        age = now - self.began
+        return age * self.left / self.got if self.got else age
+
+    def rest(self) -> Range:
+        """The next range to ask for."""
+        first, *others = self.segments
+        found = first.rest()
+        length, whole = found.length, found.length == first.left
+        for segment in others:
+            following = segment.ranges[0]
+            if not whole or (following.blob.digest, following.offset) != (found.blob.digest, found.offset + length):
+                break
+            length, whole = length + following.length, len(segment.ranges) == 1
+        return Range(found.blob, found.offset, length)
 
 
 def cut(item: Item, size: int) -> list[Segment]:

@@ -1,4 +1,4 @@
-"""One segment from whichever source gives it: asked again until it is whole, or nobody can."""
+"""A run of segments from whichever source gives it: asked again until it is whole, or nobody can."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ if TYPE_CHECKING:
     import threading
 
     from wszoo.transfer.download import Attempt, Download
-    from wszoo.transfer.items import Segment
+    from wszoo.transfer.items import Run
     from wszoo.transfer.sources import Source, Sources
 
 _PROGRESS = 64 << 10  # bytes; a connection that always breaks after less gets nowhere
+_TELL = 0.05  # seconds between two times that the engine is told of bytes: each takes the lock that all workers share
 _SHORT = 2  # answers without a byte, and without an error, until a source is taken to have no more
 
 
-class Stopped(Exception):  # noqa: N818 - no error: the transfer is over, or the segment is someone else's
+class Stopped(Exception):  # noqa: N818 - no error: the transfer is over, or the run is someone else's
     """The thread has nothing to do any more."""
 
 
@@ -29,12 +30,12 @@ class Host(Protocol):
 
     stopping: threading.Event
 
-    def begin(self, download: Download, segment: Segment, source: Source) -> Attempt:
+    def begin(self, download: Download, run: Run, source: Source) -> Attempt:
         """Start an attempt that the watchdog sees."""
         ...
 
-    def received(self, attempt: Attempt, count: int) -> None:
-        """Count bytes that were written."""
+    def received(self, attempt: Attempt) -> None:
+        """Count bytes that were written since the last time."""
         ...
 
     def failed(self, attempt: Attempt, error: RemoteError) -> None:
@@ -46,8 +47,8 @@ class Host(Protocol):
         ...
 
 
-def fetch_segment(host: Host, sources: Sources, download: Download, segment: Segment) -> None:
-    """Bring a segment here.
+def fetch_run(host: Host, sources: Sources, download: Download, run: Run) -> None:
+    """Bring segments here.
 
     Raises:
         NotFoundError: no source has its blob.
@@ -56,30 +57,31 @@ def fetch_segment(host: Host, sources: Sources, download: Download, segment: Seg
         StorageError: the file system refuses.
         Stopped: it is not this thread's any more.
     """
-    while segment.reached < segment.length:
+    while run.segments:
         source = sources.pick(download.refused, max(0, download.round - 1))
         if host.stopping.wait(max(0.0, source.not_before - time.monotonic())):
             raise Stopped
-        attempt, before = host.begin(download, segment, source), segment.reached
+        attempt = host.begin(download, run, source)
         try:
             _attempt(host, attempt)
         except NotFoundError as error:
             download.refused[source] = error
         except RemoteError as error:
-            if attempt.abandoned:
-                raise Stopped from error
-            if segment.reached - before >= _PROGRESS:
-                segment.failures = 0
-            host.failed(attempt, error)
+            if attempt.got >= _PROGRESS:
+                attempt.segment.failures = 0
+            if not attempt.abandoned:
+                host.failed(attempt, error)
         finally:
             host.end(attempt)
+        if attempt.abandoned:
+            raise Stopped
 
 
 def _attempt(host: Host, attempt: Attempt) -> None:
     """One request after the other, as long as the source answers well."""
-    segment, download, remote = attempt.segment, attempt.download, attempt.source.remote
-    while segment.reached < segment.length:
-        wanted, before = segment.rest(), segment.reached
+    run, download, remote = attempt.run, attempt.download, attempt.source.remote
+    while run.segments:
+        wanted, before = download.rest(run), attempt.got
         # To the end of the blob, where that is wanted, without a length: then a blob that is too long is noticed.
         to_end = download.item.whole and wanted.offset + wanted.length == wanted.blob.size
         left = wanted.length
@@ -88,20 +90,24 @@ def _attempt(host: Host, attempt: Attempt) -> None:
             for piece in answer:
                 if len(piece) > left:
                     raise too_long(wanted.blob, remote, wanted.blob.size)
-                if host.stopping.is_set() or not attempt.write(piece, time.monotonic()):
+                now = time.monotonic()
+                if host.stopping.is_set() or not attempt.write(piece, now):
                     raise Stopped
                 left -= len(piece)
-                host.received(attempt, len(piece))
+                if now - attempt.told[1] >= _TELL:
+                    host.received(attempt)
+                if left and not run.segments:  # another worker has taken the last ones
+                    return
         if left:
             _short(attempt, wanted.offset + wanted.length - left, before)
 
 
 def _short(attempt: Attempt, end: int, before: int) -> None:
-    segment, url = attempt.segment, attempt.source.remote.url
+    segment, url, came = attempt.segment, attempt.source.remote.url, attempt.got > before
     blob = segment.rest().blob
     message = f"blob {blob.digest} from {url} ends after {end} of {blob.size} bytes"
-    if segment.reached == before and segment.failures >= _SHORT - 1:
+    if not came and segment.failures >= _SHORT - 1:
         raise IntegrityError(message, hint="the source is damaged: run 'wszoo verify' there, or pull from elsewhere")
-    if segment.reached > before:
+    if came:
         segment.failures = 0
     raise RemoteError(message)

@@ -111,6 +111,18 @@ def test_folders_are_not_synced_on_windows(tmp_path, monkeypatch):
     files.sync_folder(tmp_path)
 
 
+@pytest.mark.parametrize("system", ["linux", "win32", "darwin"])
+def test_the_disk_may_begin_with_a_part_of_a_file_before_it_is_synced(tmp_path, monkeypatch, system):
+    monkeypatch.setattr(files.sys, "platform", system)
+    files._sync_file_range.cache_clear()
+    with (tmp_path / "file").open("wb", buffering=0) as file:
+        file.write(bytes(20_000))
+        files.begin_sync(file, 4096, 8192)
+        files.begin_sync(file, 1 << 40, 8192)  # past the end is a hint as good as any
+    files._sync_file_range.cache_clear()
+    assert (tmp_path / "file").read_bytes() == bytes(20_000)
+
+
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
 def test_a_file_system_that_cannot_sync_folders_is_accepted(tmp_path, monkeypatch, number):
     monkeypatch.setattr(os, "fsync", fails(number))
