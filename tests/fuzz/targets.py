@@ -83,7 +83,8 @@ def plan_config(data):
 def model_config(data):
     """Also reads its tensors, from a pack that is really there."""
     from wszoo.schema.model import ModelConfig
-    from wszoo.weights.packs import PackReader, known_tensors, weights_digest
+    from wszoo.weights.located import known_tensors
+    from wszoo.weights.packs import PackReader, weights_digest
 
     found = decoded(data, ModelConfig)
     store, pack = _store()

@@ -7,6 +7,7 @@ allocates anything (256 MiB of zeros compress to 8 KB).
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 import zstandard
@@ -24,6 +25,11 @@ MAX_WINDOW = 1 << 30  # also what a dictionary may span; encoders here never ask
 MAX_LEVEL = 22
 _DEFAULT_TREE = 8 << 20  # positions that the tree of level 19 remembers by itself
 _NEAREST = {"hash_log": 6, "min_match": 7}  # 64 places; at level 1 it is 16,384
+# Blocks hold up to 128 KiB; empty ones would cost 0.2 s of looking at a megabyte of them.
+_LEAST_BLOCK = 1 << 10  # bytes a block, over all of a frame
+_FREE_BLOCKS = 256
+_RLE = 1  # type of a block that is one byte, repeated
+_idle: deque[zstandard.ZstdDecompressor] = deque(maxlen=16)  # what they allocate is as much work as decoding 1 MB
 _MAX_TREE_LOG = 27  # dictionaries of 64 MiB; compressing takes 1.3 GB then, decoding no more than before
 
 
@@ -139,6 +145,80 @@ def decompress(data: Buffer, *, size: int, dictionary: Buffer | None = None) -> 
     if len(decoded) != size:
         raise MalformedError(f"a zstd frame decodes to {len(decoded):,} bytes, not the {size:,} expected")
     return decoded
+
+
+class Reader:
+    """Decodes one frame that holds exactly ``size`` bytes, as :func:`decompress` does, into memory of the caller's.
+
+    In parts: who rearranges them as they come never has the content in memory twice.
+
+    Args:
+        data: the frame, and nothing after it.
+        size: the decoded size in bytes, from a source that is trusted more than the frame.
+
+    Raises:
+        MalformedError: not one whole frame of ``size`` bytes.
+        LimitError: it needs a window larger than its content can use, or has more blocks than anybody writes.
+    """
+
+    def __init__(self, data: Buffer, *, size: int) -> None:
+        self._frame = memoryview(data).cast("B")
+        _check(self._frame, size, 0)
+        if _length(self._frame, most=_FREE_BLOCKS + size // _LEAST_BLOCK) != len(self._frame):
+            raise self._malformed("it is cut short, or something stands behind it")
+        try:
+            self._decoder = _idle.pop()
+        except IndexError:
+            self._decoder = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
+        self._stream = self._decoder.stream_reader(self._frame)
+
+    def fill(self, out: Buffer) -> None:
+        """Decode the next bytes, as many as ``out`` takes.
+
+        Raises:
+            MalformedError: the frame is damaged, or has fewer.
+        """
+        view = memoryview(out).cast("B")
+        while view:
+            if not (count := self._into(view)):
+                raise self._malformed("it ends early")
+            view = view[count:]
+
+    def finish(self) -> None:
+        """Make sure that this was all.
+
+        Raises:
+            MalformedError: it was not.
+        """
+        if self._into(memoryview(bytearray(1))):
+            raise self._malformed("it holds more than it declares")
+        _idle.append(self._decoder)
+
+    def _into(self, view: memoryview) -> int:
+        try:
+            return self._stream.readinto(view)
+        except zstandard.ZstdError as error:
+            raise self._malformed(error) from error
+
+    def _malformed(self, why: object) -> MalformedError:
+        return MalformedError(f"a zstd frame of {len(self._frame):,} bytes cannot be decoded: {why}")
+
+
+def _length(frame: memoryview, *, most: int) -> int:
+    """Bytes of the first frame, from block to block; 0 if it has no end. Source: RFC 8878, 3.1.1.
+
+    Raises:
+        LimitError: it has more than ``most`` blocks.
+    """
+    at = zstandard.frame_header_size(frame)
+    for _ in range(most):
+        header = int.from_bytes(frame[at : at + 3], "little")
+        at += 3 + (1 if header >> 1 & 3 == _RLE else header >> 3)
+        if header & 1:
+            return at + 4 * zstandard.get_frame_parameters(frame).has_checksum
+        if at >= len(frame):
+            return 0
+    raise LimitError(f"a zstd frame of {len(frame):,} bytes has more than {most:,} blocks")
 
 
 def _check(frame: memoryview, size: int, known: int) -> None:

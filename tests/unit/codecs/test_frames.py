@@ -14,6 +14,14 @@ from wszoo.codecs import frames, zstd
 from wszoo.errors import IncompatibleError, IntegrityError, LimitError, MalformedError
 
 
+@pytest.fixture(params=[0, frames._SMALL], ids=["in parts", "in one go"], scope="module", autouse=True)
+def _small(request):
+    """Small frames are decoded in one go; here, in parts as well, as large ones always are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frames, "_SMALL", request.param)
+        yield
+
+
 def u8(data):
     return np.frombuffer(bytes(data), np.uint8)
 
@@ -35,7 +43,7 @@ def test_every_frame_decodes_to_what_was_encoded(data, repeat, itemsize):
 @pytest.mark.parametrize("shift", [0, 1])
 @pytest.mark.parametrize("itemsize", [2, 4, 8])
 def test_large_frames_decode_into_any_place(itemsize, shift):
-    elements = (1 << 18) + 5  # more than the blocks in which elements are put together, and not a multiple of them
+    elements = frames._BLOCK + 5  # more than the blocks in which elements are put together, and no multiple of them
     raw = np.arange(elements, dtype=f"<u{itemsize}").view(np.uint8)
     coded = frames.encode(raw, itemsize)
     assert coded.codec == f"zstd+bytes{itemsize}"

@@ -98,3 +98,70 @@ def test_a_truncated_frame_is_refused(cut):
     frame = zstd.compress(bytes(range(256)) * 4, level=3)
     with pytest.raises(MalformedError):
         zstd.decompress(frame[:-cut], size=1024)
+
+
+def read(frame, size, part):
+    reader, out = zstd.Reader(frame, size=size), bytearray(size)
+    for start in range(0, size, part):
+        reader.fill(memoryview(out)[start : start + part])
+    reader.finish()
+    return out
+
+
+@given(data=st.binary(max_size=300), repeat=st.sampled_from([1, 1000]), part=st.integers(1, 999))
+def test_a_frame_is_read_part_by_part(data, repeat, part):
+    whole = data * repeat
+    assert read(zstd.compress(whole, level=1), len(whole), part * repeat) == whole
+
+
+def test_frames_that_are_read_in_turn_do_not_mix():
+    contents = [bytes([number]) * 100_000 for number in range(3)]
+    readers = [zstd.Reader(zstd.compress(each, level=1), size=len(each)) for each in contents]
+    outs = [bytearray(100_000) for _ in contents]
+    for start in range(0, 100_000, 10_000):
+        for reader, out in zip(readers, outs, strict=True):
+            reader.fill(memoryview(out)[start : start + 10_000])
+    assert outs == contents
+
+
+_WHOLE = zstd.compress(bytes(range(256)) * 4, level=1)
+_CHECKED = zstandard.ZstdCompressor(write_checksum=True).compress(bytes(range(256)) * 4)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        _WHOLE[:-1],
+        _WHOLE + b"\0",
+        _WHOLE + _WHOLE,
+        _CHECKED[:-1],
+        _CHECKED[:-1] + bytes([_CHECKED[-1] ^ 1]),
+        _WHOLE[:7] + bytes([_WHOLE[7] & ~1]) + _WHOLE[8:],  # the first block says that it is not the last
+        _WHOLE[:7] + bytes([_WHOLE[7] | 6]) + _WHOLE[8:],  # a type that no block has
+    ],
+    ids=["cut", "a byte more", "two frames", "checksum cut", "checksum wrong", "no last block", "no such block"],
+)
+def test_what_is_not_one_whole_frame_is_never_read_to_its_end(frame):
+    assert zstandard.frame_header_size(_WHOLE) == 7
+    with pytest.raises(MalformedError, match="cannot be decoded"):
+        read(frame, 1024, 1024)
+
+
+def test_more_or_less_content_than_a_frame_declares_is_refused():
+    declared = zstd.compress(bytes(1000), level=1)
+    header = zstandard.frame_header_size(declared)
+    for other in (999, 1001):
+        blocks = zstd.compress(bytes(other), level=1)[header:]
+        with pytest.raises(MalformedError, match="cannot be decoded"):
+            read(declared[:header] + blocks, 1000, 1000)
+
+
+def test_a_frame_of_empty_blocks_is_refused():
+    content = b"content" * 100
+    encoder = zstandard.ZstdCompressor().compressobj(size=len(content))
+    whole = encoder.compress(content) + encoder.flush()
+    at = zstandard.frame_header_size(whole)
+    stuffed = whole[:at] + bytes(3) * 1000 + whole[at:]
+    assert zstandard.ZstdDecompressor().decompress(stuffed) == content
+    with pytest.raises(LimitError, match="more than 256 blocks"):
+        zstd.Reader(stuffed, size=len(content))
