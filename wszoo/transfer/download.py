@@ -170,8 +170,8 @@ class Download:
                 if self._hashing:
                     return False
                 if self._hashed == len(self._segments):
-                    self._hashing = True  # nobody else comes to the end
-                    return True
+                    self._hashing = self.complete  # then nobody else comes to the end
+                    return self.complete  # else someone is about to note the last segment, in a file that goes then
                 if self._hashed not in self._done:
                     return False
                 self._hashing = True

@@ -11,6 +11,7 @@ from wszoo.digest import Digest
 from wszoo.errors import RemoteError
 from wszoo.progress import Silent
 from wszoo.schema.oci import Descriptor
+from wszoo.store.partials import Partial
 from wszoo.transfer import Tuning, download, fetch
 from wszoo.transfer.items import Item, Range, Run, cut
 
@@ -107,3 +108,29 @@ def test_how_long_a_run_lasts_is_told_from_how_it_went():
     assert of_four.lasts(3.0) == 3.0, "nothing came: at least as long again"
     of_four.got = of_four.segments[0].reached = 1000
     assert of_four.lasts(3.0) == 9.0
+
+
+def test_a_blob_is_not_at_its_end_before_its_last_segment_is_noted(tmp_path):
+    """Else its folder goes while someone writes into it that the segment is here."""
+    item = Item(
+        key=BLOB.digest,
+        ranges=(Range(BLOB, 0, 2 * SEGMENT),),
+        present=lambda: False,
+        place=lambda _: None,
+        check=lambda _: None,
+        arrived=lambda _: None,
+    )
+    partial = Partial(tmp_path / "part", 2 * SEGMENT, SEGMENT)
+    partial.start()
+    both = download.Download(item, partial, set(), lambda _: None)
+    runs = [both.take(SEGMENT), both.take(SEGMENT)]
+    for each in runs:
+        (segment,) = each.segments
+        along = both.hash_along(segment)
+        along.update(DATA[segment.at : segment.at + SEGMENT])
+        segment.reached = SEGMENT
+        both.hashed_along(segment, along)
+        assert not both.catch_up()
+        both.whole(each)
+    assert both.catch_up()
+    assert both.finished().digest == Digest.of(DATA[: 2 * SEGMENT])
