@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from wszoo.buffers import empty
 from wszoo.codecs import frames as codec
 from wszoo.digest import Digest
 from wszoo.errors import BuildError, LimitError, MalformedError, WszooError
@@ -309,7 +310,7 @@ class PackReader:
             return Loading(stored[0][start - before : stop - before])
         for pack in {frame.pack for frame in located}:
             self._check_overlap(pack)
-        out = np.empty(sum(frame.raw for frame in located), np.uint8)
+        out = empty(sum(frame.raw for frame in located))
         parts, done = [], 0
         for frame, data in zip(located, stored, strict=True):
             parts.append(partial(codec.decode, frame.codec, data, out[done : done + frame.raw]))

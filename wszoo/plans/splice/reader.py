@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from wszoo.buffers import is_mapped
 from wszoo.errors import IntegrityError, LimitError, MalformedError
-from wszoo.plans.splice.recent import Recent, is_mapped
+from wszoo.plans.splice.recent import Recent
 from wszoo.plans.splice.views import bind
 from wszoo.weights.tensor import Loading, LoadInParts
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import mmap
 import threading
 from collections import OrderedDict, deque
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-import numpy as np
+from wszoo.buffers import is_mapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,11 +125,3 @@ class _Shared:
             self._parts.clear()
             if not self._done.done():
                 self._done.set_exception(error)
-
-
-def is_mapped(raw: Bytes) -> bool:
-    """True of a part of a mapped file, which takes no memory that the system cannot have back."""
-    owner: object = raw
-    while isinstance(owner, np.ndarray | memoryview):
-        owner = owner.base if isinstance(owner, np.ndarray) else owner.obj
-    return isinstance(owner, mmap.mmap)
