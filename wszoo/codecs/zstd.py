@@ -25,6 +25,7 @@ MAX_WINDOW = 1 << 30  # also what a dictionary may span; encoders here never ask
 MAX_LEVEL = 22
 _DEFAULT_TREE = 8 << 20  # positions that the tree of level 19 remembers by itself
 _NEAREST = {"hash_log": 6, "min_match": 7}  # 64 places; at level 1 it is 16,384
+_LIGHT = 8 << 20  # bytes of window, which a decoder keeps; level 1 asks for 512 KiB, a hostile frame for 128 MiB
 # Blocks hold up to 128 KiB; empty ones would cost 0.2 s of looking at a megabyte of them.
 _LEAST_BLOCK = 1 << 10  # bytes a block, over all of a frame
 _FREE_BLOCKS = 256
@@ -135,13 +136,15 @@ def decompress(data: Buffer, *, size: int, dictionary: Buffer | None = None) -> 
     if known:
         decoder = zstandard.ZstdDecompressor(dict_data=_raw_dictionary(known), max_window_size=MAX_WINDOW)
     else:
-        decoder = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
+        decoder = _decoder()
     try:
         decoded = decoder.decompress(frame, read_across_frames=False, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise MalformedError(f"a zstd frame of {len(frame):,} bytes cannot be decoded: {error}") from error
     except MemoryError as error:
         raise LimitError(f"a zstd frame declares {size:,} bytes, more than this machine has memory for") from error
+    if not known:
+        _idle.append(decoder)
     if len(decoded) != size:
         raise MalformedError(f"a zstd frame decodes to {len(decoded):,} bytes, not the {size:,} expected")
     return decoded
@@ -166,10 +169,7 @@ class Reader:
         _check(self._frame, size, 0)
         if _length(self._frame, most=_FREE_BLOCKS + size // _LEAST_BLOCK) != len(self._frame):
             raise self._malformed("it is cut short, or something stands behind it")
-        try:
-            self._decoder = _idle.pop()
-        except IndexError:
-            self._decoder = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
+        self._decoder = _decoder()
         self._stream = self._decoder.stream_reader(self._frame)
 
     def fill(self, out: Buffer) -> None:
@@ -192,7 +192,8 @@ class Reader:
         """
         if self._into(memoryview(bytearray(1))):
             raise self._malformed("it holds more than it declares")
-        _idle.append(self._decoder)
+        if zstandard.get_frame_parameters(self._frame).window_size <= _LIGHT:
+            _idle.append(self._decoder)
 
     def _into(self, view: memoryview) -> int:
         try:
@@ -202,6 +203,14 @@ class Reader:
 
     def _malformed(self, why: object) -> MalformedError:
         return MalformedError(f"a zstd frame of {len(self._frame):,} bytes cannot be decoded: {why}")
+
+
+def _decoder() -> zstandard.ZstdDecompressor:
+    """One without a dictionary, for one thread; who is done with it, and had no error, puts it back."""
+    try:
+        return _idle.pop()
+    except IndexError:
+        return zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
 
 
 def _length(frame: memoryview, *, most: int) -> int:

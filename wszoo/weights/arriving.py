@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from wszoo.weights.tensor import Tensor
 
 AHEAD = 96 << 20  # raw bytes that are decoded, or being decoded, and not taken; at least one tensor, however large
-WORKERS = 6  # at most; each has 2 MiB in memory besides, and 6 of them decode 5.6 GB/s
+WORKERS = 6  # at most; each has 3 MiB in memory besides, and 6 of them decode 5.6 GB/s
 BATCH = 4 << 20  # raw bytes of small tensors that are decoded in one go
 
 _TICK = 0.2  # seconds; on Windows, Ctrl-C waits for the end of one

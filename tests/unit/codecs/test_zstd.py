@@ -93,6 +93,26 @@ def test_a_damaged_frame_gives_another_result_or_an_error(place, value):
         assert len(zstd.decompress(bytes(frame), size=len(data))) == len(data)
 
 
+def test_a_damaged_frame_does_not_spoil_what_is_decoded_next():
+    data = bytes(range(256)) * 100
+    good = zstd.compress(data, level=1)
+    for _ in range(3):
+        with pytest.raises(MalformedError):
+            zstd.decompress(good[:-1], size=len(data))
+        assert zstd.decompress(good, size=len(data)) == data
+
+
+def test_a_decoder_with_a_large_window_is_not_kept():
+    data = bytes(32 << 20)
+    for level, kept in ((1, True), (19, False)):
+        window = {"window_log": 25} if level == 19 else {}
+        parameters = zstandard.ZstdCompressionParameters.from_level(level, source_size=len(data), **window)
+        reader = zstd.Reader(zstandard.ZstdCompressor(compression_params=parameters).compress(data), size=len(data))
+        reader.fill(bytearray(len(data)))
+        reader.finish()
+        assert (reader._decoder in zstd._idle) == kept
+
+
 @pytest.mark.parametrize("cut", range(1, 30))
 def test_a_truncated_frame_is_refused(cut):
     frame = zstd.compress(bytes(range(256)) * 4, level=3)
