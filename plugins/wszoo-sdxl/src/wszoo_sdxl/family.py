@@ -37,7 +37,7 @@ OPTIONS = {
     "licence": "an SPDX expression, such as MIT or OpenRAIL++",
 }
 LIBRARIES = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnxruntime")
-BASE_MEMORY = 3 << 29  # torch, the exporter, and a graph of 10,000 nodes: 1.5 GB when SDXL's unet is exported
+BASE_MEMORY = 3 << 29  # torch, the exporter, and a graph of 10,000 nodes: 1.5 GB when SDXL's unet is compared
 BF16_OPSET = 22  # the first whose Conv takes bf16
 VAE = ("fp32", "mixed", "bf16", "fp16")
 NETWORK = ("fp16", "fp32")
@@ -163,10 +163,10 @@ class _Job:
         return parts.shape_of(name, self.layout.configs[layouts.folder_of(name)])
 
     def _memory(self, name: str) -> int:
-        # Weights that are stored in the wanted type stay mapped and cost nothing; converted ones are held. ONNX Runtime
-        # copies what it is given (measured with 1.32: SDXL's text encoder takes 250 MB more, the weights' size).
+        # Weights that are stored in the wanted type stay mapped and cost nothing, also when they are compared; converted
+        # ones are held.
         held = precisions(self.files[name]) != {self.of(name)} or bool(self.loras)
-        return BASE_MEMORY + self._bytes(name) * (held + self.compared)
+        return BASE_MEMORY + self._bytes(name) * held
 
     def _bytes(self, name: str) -> int:
         return count_numbers(self.files[name]) * SIZES[self.of(name)]
