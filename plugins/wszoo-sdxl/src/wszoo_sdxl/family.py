@@ -163,8 +163,8 @@ class _Job:
         return parts.shape_of(name, self.layout.configs[layouts.folder_of(name)])
 
     def _memory(self, name: str) -> int:
-        # Weights that are stored in the wanted type stay mapped and cost nothing, also when they are compared; converted
-        # ones are held.
+        # Weights that are stored in the wanted type stay mapped and cost nothing, compared or not; others are converted
+        # and held.
         held = precisions(self.files[name]) != {self.of(name)} or bool(self.loras)
         return BASE_MEMORY + self._bytes(name) * held
 
