@@ -34,6 +34,11 @@ def empty(size: int) -> Bytes:
     return np.frombuffer(pages, np.uint8)
 
 
+def memory_of(raw: Bytes) -> int:
+    """Bytes of memory that holding an array takes: none for a part of a mapped file."""
+    return 0 if is_mapped(raw) else raw.nbytes
+
+
 def is_mapped(raw: Bytes) -> bool:
     """True of a part of a mapped file, which takes no memory that the system cannot have back."""
     owner: object = raw

@@ -48,14 +48,7 @@ def compress(data: Buffer, *, level: int, dictionary: Buffer | None = None) -> b
     """
     view = memoryview(data).cast("B")
     known = memoryview(dictionary).cast("B") if dictionary is not None else memoryview(b"")
-    parameters = zstandard.ZstdCompressionParameters.from_level(
-        level,
-        source_size=max(len(view), 1),
-        dict_size=len(known),
-        write_checksum=False,
-        write_dict_id=False,
-        **_window(len(view), len(known)),
-    )
+    parameters = _parameters(level, len(view), dict_size=len(known), **_window(len(view), len(known)))
     return _compressor(parameters, known).compress(view)
 
 
@@ -70,18 +63,18 @@ def compress_planes(planes: Sequence[Buffer], *, level: int, nearest: bool) -> b
     """
     views = [memoryview(plane).cast("B") for plane in planes]
     size = sum(map(len, views))
-    parameters = zstandard.ZstdCompressionParameters.from_level(
-        level,
-        source_size=max(size, 1),
-        write_checksum=False,
-        write_dict_id=False,
-        **(_NEAREST if nearest else {}),
-    )
+    parameters = _parameters(level, size, **(_NEAREST if nearest else {}))
     encoder = zstandard.ZstdCompressor(compression_params=parameters).compressobj(size=size)
     frame = []
     for view in views:
         frame += [encoder.compress(view), encoder.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)]
     return b"".join([*frame, encoder.flush()])
+
+
+def _parameters(level: int, size: int, **more: int) -> zstandard.ZstdCompressionParameters:
+    return zstandard.ZstdCompressionParameters.from_level(
+        level, source_size=max(size, 1), write_checksum=False, write_dict_id=False, **more
+    )
 
 
 def _window(size: int, known: int) -> dict[str, int]:
@@ -166,8 +159,8 @@ class Reader:
 
     def __init__(self, data: Buffer, *, size: int) -> None:
         self._frame = memoryview(data).cast("B")
-        _check(self._frame, size, 0)
-        if _length(self._frame, most=_FREE_BLOCKS + size // _LEAST_BLOCK) != len(self._frame):
+        self._header = _check(self._frame, size, 0)
+        if _length(self._frame, self._header, most=_FREE_BLOCKS + size // _LEAST_BLOCK) != len(self._frame):
             raise self._malformed("it is cut short, or something stands behind it")
         self._decoder = _decoder()
         self._stream = self._decoder.stream_reader(self._frame)
@@ -192,7 +185,7 @@ class Reader:
         """
         if self._into(memoryview(bytearray(1))):
             raise self._malformed("it holds more than it declares")
-        if zstandard.get_frame_parameters(self._frame).window_size <= _LIGHT:
+        if self._header.window_size <= _LIGHT:
             _idle.append(self._decoder)
 
     def _into(self, view: memoryview) -> int:
@@ -213,7 +206,7 @@ def _decoder() -> zstandard.ZstdDecompressor:
         return zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
 
 
-def _length(frame: memoryview, *, most: int) -> int:
+def _length(frame: memoryview, parameters: zstandard.FrameParameters, *, most: int) -> int:
     """Bytes of the first frame, from block to block; 0 if it has no end. Source: RFC 8878, 3.1.1.
 
     Raises:
@@ -224,19 +217,20 @@ def _length(frame: memoryview, *, most: int) -> int:
         header = int.from_bytes(frame[at : at + 3], "little")
         at += 3 + (1 if header >> 1 & 3 == _RLE else header >> 3)
         if header & 1:
-            return at + 4 * zstandard.get_frame_parameters(frame).has_checksum
+            return at + 4 * parameters.has_checksum
         if at >= len(frame):
             return 0
     raise LimitError(f"a zstd frame of {len(frame):,} bytes has more than {most:,} blocks")
 
 
-def _check(frame: memoryview, size: int, known: int) -> None:
+def _check(frame: memoryview, size: int, known: int) -> zstandard.FrameParameters:
     header = _header(frame)
     if header.content_size != size:
         raise MalformedError(f"a zstd frame declares {header.content_size:,} bytes, not the {size:,} expected")
     useful = 1 << max((size + known).bit_length() + 1, 23)  # encoders round up, never below 8 MiB at high levels
     if header.window_size > min(useful, MAX_WINDOW) and header.window_size > size:
         raise LimitError(f"a zstd frame of {size:,} bytes asks for a window of {header.window_size:,}")
+    return header
 
 
 def _header(frame: memoryview) -> zstandard.FrameParameters:

@@ -264,7 +264,7 @@ def take(
     """Fetch what an order needs. Arguments and errors as for :func:`pull`, which has looked whether it may be taken."""
     ref, selection = order.vouched.ref, order.selection
     trust = order.vouched.decision
-    wanted = without_spare(store, selection) if order.engines_only else needed(selection)
+    wanted = needed_here(store, selection, engines_only=order.engines_only)
     if dry_run:
         lacking = missing(store, wanted)
         return _report(selection, trust, lacking, plan_parts(store, ref, selection.model.config, lacking))
@@ -340,8 +340,10 @@ def needed(selection: Selection) -> list[Descriptor]:
     return list({descriptor.digest: descriptor for descriptor in found}.values())
 
 
-def without_spare(store: Store, selection: Selection) -> list[Descriptor]:
-    """The same without packs of which the chosen plans need nothing, since the store keeps them whole."""
+def needed_here(store: Store, selection: Selection, *, engines_only: bool) -> list[Descriptor]:
+    """The same; with ``engines_only`` without packs of which the chosen plans need nothing, being kept whole."""
+    if not engines_only:
+        return needed(selection)
     spare = packs_beside(store.layout, selection.model.config, [plan.config for plan in selection.plans.values()])
     return [each for each in needed(selection) if each.digest not in spare]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wszoo.distribution.pull import Order, PullReport, needed, remember, select, take, without_spare
+from wszoo.distribution.pull import Order, PullReport, needed_here, remember, select, take
 from wszoo.errors import MalformedError, NotFoundError
 from wszoo.lock.making import check_model
 from wszoo.remotes.protocol import expect
@@ -85,8 +85,8 @@ def select_locked(store: Store, model: LockedModel, around: Surroundings) -> Sel
         return None
     check_model(model, selection.model, selection.plans.values())
     here = any(store.refs.find(name) for name in (model.ref.locked(model.index.digest), model.ref))
-    engines = keeps_engines_only(store.layout, model.index.digest)
-    wanted = without_spare(store, selection) if engines else needed(selection)
+    engines_only = keeps_engines_only(store.layout, model.index.digest)
+    wanted = needed_here(store, selection, engines_only=engines_only)
     return selection if here and not missing(store, wanted) else None
 
 

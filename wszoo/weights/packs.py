@@ -18,7 +18,6 @@ from itertools import accumulate, chain
 from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 
 from wszoo.buffers import empty
 from wszoo.codecs import frames as codec
@@ -187,7 +186,7 @@ def holds(blobs: Blobs, digest: Digest, located: Located) -> bool:
         for frame in located:
             stored = _cut_out(blobs.map(frame.pack), frame, str(digest))
             if frame.codec != codec.RAW:
-                raw = np.empty(frame.raw, np.uint8)
+                raw = empty(frame.raw)
                 codec.decode(frame.codec, stored, raw)
                 stored = raw
             running.update(stored)

@@ -129,18 +129,10 @@ def fake():
     return fake_tensorrt
 
 
-def install_fake(module, monkeypatch):
-    """Put a fake module and its fake CUDA in place of the real ones."""
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", module.cuda)
-    monkeypatch.setattr("wszoo.backends.trt_log._LOGS", {})
-    return module
-
-
 @pytest.fixture
 def fake_trt(fake, monkeypatch):
     """A fake TensorRT-RTX on a fake GPU, installed in place of the real modules; a fresh log as well."""
-    return install_fake(fake.FakeTensorRT(fake.FakeCuda()), monkeypatch)
+    return fake_tensorrt.install(fake.FakeTensorRT(fake.FakeCuda()), monkeypatch)
 
 
 @pytest.fixture
@@ -148,7 +140,7 @@ def fake_classic(fake, monkeypatch):
     """A fake classic TensorRT with builder, parser and refitter, on a fake RTX 4090."""
     from fake_tensorrt_builder import FakeClassic
 
-    return install_fake(FakeClassic(fake.FakeCuda()), monkeypatch)
+    return fake_tensorrt.install(FakeClassic(fake.FakeCuda()), monkeypatch)
 
 
 @pytest.fixture

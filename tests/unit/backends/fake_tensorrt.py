@@ -9,12 +9,21 @@ own, and every copy is checked against its bounds. The builder and the refitter 
 import ctypes
 import enum
 import json
+import sys
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
 HEADER_BYTES = 64
 _TYPES = {"FLOAT": np.float32, "HALF": np.float16, "INT64": np.int64, "BF16": np.uint16}
+
+
+def install(module, monkeypatch):
+    """Put a fake module and its fake CUDA in place of the real ones, with a fresh log."""
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", module.cuda)
+    monkeypatch.setattr("wszoo.backends.trt_log._LOGS", {})
+    return module
 
 
 def make_plan(tensors, profiles=(), *, release=(1, 7, 1, 116), tag=b"vtrt", weights=None):

@@ -310,10 +310,9 @@ def test_an_engine_that_does_not_serialize_is_refitted_at_each_start_on_a_fake(a
 
 def test_the_lean_runtime_refits_by_name_on_a_fake(assembled, fake, monkeypatch):
     plan = assembled("trt-sm89.version-compatible")
-    from conftest import install_fake
     from fake_tensorrt_builder import FakeClassic
 
-    lean = install_fake(FakeClassic(fake.FakeCuda(), "tensorrt_lean"), monkeypatch)
+    lean = fake.install(FakeClassic(fake.FakeCuda(), "tensorrt_lean"), monkeypatch)
     monkeypatch.delattr(FakeClassic, "OnnxParserRefitter")
     monkeypatch.setattr(fake.Runtime, "get_engine_validity", None)
     monkeypatch.delattr(fake.Runtime, "get_engine_validity")

@@ -4,7 +4,6 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import install_fake
 from fake_tensorrt_builder import FakeClassic
 from onnx import TensorProto, helper
 
@@ -89,7 +88,7 @@ def test_plans_are_stripped_only_where_that_was_asked_for(text, mode):
 @pytest.fixture
 def fake_rtx(fake, monkeypatch):
     """A fake TensorRT-RTX with builder, parser and refitter, on a fake RTX 4090."""
-    return install_fake(FakeClassic(fake.FakeCuda(), "tensorrt_rtx"), monkeypatch)
+    return fake.install(FakeClassic(fake.FakeCuda(), "tensorrt_rtx"), monkeypatch)
 
 
 @pytest.fixture

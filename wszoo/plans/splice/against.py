@@ -60,9 +60,8 @@ def _told_apart(ours: Lines, base: Lines, max_size: int) -> tuple[Ints, Lines]:
     count = len(base.which)
     where = np.array([known.get(line, -1) for line in texts], np.int64)
     fresh = where < 0
-    again = where.copy()
-    again[fresh] = count + 1 + np.arange(np.count_nonzero(fresh))
-    order = again[ours.order]
+    where[fresh] = count + 1 + np.arange(np.count_nonzero(fresh))
+    order = where[ours.order]
     first = np.unique(ours.order, return_index=True)[1]  # of each distinct line
     order[first[fresh]] = count
     lines = [line for line in texts if line not in known]

@@ -92,7 +92,8 @@ def _pack_against(body: bytes, base: bytes) -> bytes | None:
     """The smallest of what can be made with a renaming and without one: kernels of another text share no names."""
     try:
         ours, theirs = Lines.of(body), Lines.of(base)
-        renamings = (Renaming.between(theirs, ours), Renaming.none())
+        renaming = Renaming.between(theirs, ours)
+        renamings = (renaming, Renaming.none()) if len(renaming.old) else (renaming,)
         made = [against.encode(ours, theirs, renaming, max_size=len(body)) for renaming in renamings]
     except LimitError:
         return None

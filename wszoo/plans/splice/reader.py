@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from wszoo.buffers import is_mapped
+from wszoo.buffers import is_mapped, memory_of
 from wszoo.errors import IntegrityError, LimitError, MalformedError
 from wszoo.plans.splice.recent import Recent
 from wszoo.plans.splice.views import bind
@@ -95,12 +95,12 @@ class Reader:
         loading = load_.begin(start, stop)
         if len(loading.data) != stop - start:
             raise IntegrityError(f"tensor {self._tensors[tensor].name!r} ends before its byte {stop:,}")
-        self._spend(0 if is_mapped(loading.data) else loading.data.nbytes)
+        self._spend(memory_of(loading.data))
         return loading
 
     def _load(self, tensor: int) -> Loading:
         loading = load(self._tensors[tensor])
-        self._spend(0 if is_mapped(loading.data) else loading.data.nbytes)
+        self._spend(memory_of(loading.data))
         return loading
 
     def keeps(self, views: Iterable[int]) -> bool:

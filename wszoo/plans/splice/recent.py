@@ -7,7 +7,7 @@ from collections import OrderedDict, deque
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from wszoo.buffers import is_mapped
+from wszoo.buffers import memory_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +55,7 @@ class Recent:
                     del self._items[key]
             raise
         if key not in self._costs:
-            self._keep(key, item, 0 if is_mapped(data) else data.nbytes)
+            self._keep(key, item, memory_of(data))
         return data
 
     def _keep(self, key: Key, item: _Shared, cost: int) -> None:
