@@ -1,10 +1,10 @@
 """All of Stable Diffusion XL for five targets in one zoo, built and pulled by the commands that people type.
 
-    python benchmarks/sdxl_zoo.py [--work build/bench-sdxl-zoo] [--gpu sm89]
+    python benchmarks/sdxl_zoo.py [--work build/bench-sdxl-zoo] [--gpu sm89] [--executor local]
 
 Seeded weights in the published configurations; `wszoo build` exports and compares all five networks and builds every
 plan, and `wszoo pull` fetches what one GPU needs into an empty store and assembles its plans. No GPU is needed. About
-22 GB of memory and 45 GB of disk.
+22 GB of memory and 45 GB of disk; with `--executor local`, which builds several plans at once, 17 GB more for each.
 """
 
 from __future__ import annotations
@@ -65,6 +65,8 @@ def main() -> None:
     parser.add_argument("--components", default=",".join(COMPONENTS), help="with commas between")
     parser.add_argument("--targets", default=",".join(TARGETS), help="with commas between")
     parser.add_argument("--gpu", default="sm89", help="whose plans are pulled")
+    # In a process for each plan the builder's 17 GB would stand beside what this one holds of the export.
+    parser.add_argument("--executor", default="inline", help="as for 'wszoo build'")
     options = parser.parse_args()
     work = options.work
     shutil.rmtree(work, ignore_errors=True)
@@ -79,8 +81,8 @@ def main() -> None:
         "--option",
         f"components={options.components}",
     ]
-    # In a process for each plan the builder's 17 GB would stand beside what this one holds of the export.
-    built, seconds, _ = run("build", "sdxl", *what, "--tag", "sdxl:1", "--store", str(zoo), "--executor", "inline")
+    where = ["--store", str(zoo), "--executor", options.executor]
+    built, seconds, _ = run("build", "sdxl", *what, "--tag", "sdxl:1", *where)
     shutil.rmtree(work / "source")
     _, pulling, peak = run("pull", "sdxl:1", "--from", str(zoo), "--gpu", options.gpu, "--store", str(client))
     view = built["model"]

@@ -9,9 +9,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from wszoo.codecs import zstd
+from wszoo.codecs import frames, zstd
 from wszoo.digest import Digest
 from wszoo.distribution.pull import Surroundings
 from wszoo.gpu.machine import Machine, Runtime
@@ -90,7 +91,11 @@ def publish_model(store, tag, *, seed=0, targets=("rtx-sm86", "rtx-sm89"), porta
     """Publish a network with splice plans and a portable one, as ``wszoo build`` does; the index's descriptor."""
     graph = graph_from_model(model or network(seed, width))
     packer = Packer(store.blobs, {})
-    tensors = packer.add(graph.tensors, Silent())
+    with (
+        pytest.MonkeyPatch.context() as patch
+    ):  # small weights are kept as they are; these are coded, as large ones are
+        patch.setattr(frames, "SMALL", 0)
+        tensors = packer.add(graph.tensors, Silent())
     layer = store.blobs.put(zstd.compress(graph.proto, level=3))
     stored = model_schema.Graph(digest=Digest.of(graph.proto), size=len(graph.proto), layer=layer)
     component = Component(graph=stored, inputs=graph.inputs, outputs=graph.outputs, tensors=tensors)

@@ -74,7 +74,7 @@ def test_a_server_that_always_fails_is_told_about_and_the_next_pull_goes_on(run,
     # The first requests are for documents. Ranges are asked for only of what is larger.
     late = {
         "range": lambda request: request.start,
-        "length": lambda request: request.number >= 8 and not request.start,  # of a range the header shows it first
+        "length": lambda request: request.number >= 8 and request.whole,  # of a range the header shows it first
     }.get(case, lambda request: request.number >= 8)
     server.fault = lambda request: fault if case in {"html", "redirect loop"} or late(request) else None
     assert_refused(run(*words), code, says)

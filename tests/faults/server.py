@@ -20,12 +20,17 @@ PIECE = 64 << 10
 
 @dataclass
 class Request:
-    """One request for a blob: which in the order of all, and what for."""
+    """One request for a blob: which in the order of all, and what for.
+
+    Attributes:
+        whole: no range was asked for.
+    """
 
     number: int
     path: str
     start: int
     end: int
+    whole: bool
 
 
 @dataclass
@@ -131,7 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _fault(self, start, end):
         owner = self.owner
         with owner.lock:
-            request = Request(len(owner.requests), self.path, start, end)
+            request = Request(len(owner.requests), self.path, start, end, "Range" not in self.headers)
             owner.requests.append(request)
         return owner.fault(request) if owner.fault else None
 

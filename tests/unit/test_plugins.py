@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import subprocess
 import sys
 
 import pytest
@@ -215,3 +216,17 @@ def test_a_package_whose_entry_points_cannot_be_read_is_shown_as_broken(install)
     assert found("odd").package == "odd 1.2"
     assert "entry_points.txt is malformed" in found("odd").error
     assert found("good").provides == ("family good",)
+
+
+def test_importing_the_installed_plugins_loads_nothing_heavy():
+    """Every command does; a pull alone needs none of these."""
+    code = """
+import sys
+from importlib.metadata import entry_points
+found = [entry.load().__name__ for entry in entry_points(group="wszoo")]
+print(*found, "|", *sorted({"numpy", "onnx", "torch"} & sys.modules.keys()))
+"""
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    plugins, _, heavy = said.partition("|")
+    assert "wszoo_echo" in plugins.split()
+    assert heavy.split() == []

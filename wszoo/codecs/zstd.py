@@ -135,7 +135,7 @@ def decompress(data: Buffer, *, size: int, dictionary: Buffer | None = None) -> 
     except zstandard.ZstdError as error:
         raise MalformedError(f"a zstd frame of {len(frame):,} bytes cannot be decoded: {error}") from error
     except MemoryError as error:
-        raise LimitError(f"a zstd frame declares {size:,} bytes, more than this machine has memory for") from error
+        raise _too_large(size) from error
     if not known:
         _idle.append(decoder)
     if len(decoded) != size:
@@ -193,9 +193,15 @@ class Reader:
             return self._stream.readinto(view)
         except zstandard.ZstdError as error:
             raise self._malformed(error) from error
+        except MemoryError as error:
+            raise _too_large(self._header.content_size) from error
 
     def _malformed(self, why: object) -> MalformedError:
         return MalformedError(f"a zstd frame of {len(self._frame):,} bytes cannot be decoded: {why}")
+
+
+def _too_large(size: int) -> LimitError:
+    return LimitError(f"a zstd frame declares {size:,} bytes, more than this machine has memory for")
 
 
 def _decoder() -> zstandard.ZstdDecompressor:

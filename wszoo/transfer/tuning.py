@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wszoo.parallel import cores
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
@@ -13,7 +11,8 @@ class Tuning:
 
     Attributes:
         segment: bytes a request at most; what a killed process loses for each worker.
-        start: workers at first.
+        start: workers at first. Four fetch 1.7 GB from this machine in 0.7 s, on 32 cores; eight are no faster, and
+            whoever decodes beside them waits longer for Python.
         workers: workers at most.
         stall: seconds without a byte after which a request is given up.
         attempts: failures of one segment in a row, none of which brought a byte, that end the transfer.
@@ -35,5 +34,4 @@ class Tuning:
     poll: float = 0.05
 
 
-# On a fast network each worker keeps a core busy: 1.3 s a GB, half of it hashing.
-DEFAULT = Tuning(start=min(8, max(4, cores())))
+DEFAULT = Tuning()

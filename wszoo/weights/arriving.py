@@ -1,4 +1,4 @@
-"""Tensors in the order in which their packs arrive, decoded ahead of whoever takes them, within bounds.
+"""Tensors as their packs arrive, decoded ahead of whoever takes them, within bounds.
 
 Packs arrive on the threads of a transfer, tensors are decoded on threads of this module, and one takes them. What
 is decoded and not taken yet is bounded by ``AHEAD``: who takes slowly holds up decoding, and not the transfer, which
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from wszoo.weights.packs import PackReader, StoredTensor
     from wszoo.weights.tensor import Tensor
 
-AHEAD = 96 << 20  # raw bytes that are decoded, or being decoded, and not taken; at least one tensor, however large
-WORKERS = 6  # at most; each has 3 MiB in memory besides, and 6 of them decode 5.6 GB/s
+AHEAD = 160 << 20  # raw bytes that are decoded, or being decoded, and not taken; at least one tensor, however large
+WORKERS = 8  # at most; each has 4 MiB in memory besides
 BATCH = 4 << 20  # raw bytes of small tensors that are decoded in one go
 
 _TICK = 0.2  # seconds; on Windows, Ctrl-C waits for the end of one
@@ -140,8 +140,11 @@ class ArrivingTensors:
             while not self._taken:
                 if self._error is not None:
                     raise self._error
-                if self._begun and not self._begun[0].parts:
-                    self._unpack(self._begun.popleft())
+                # Whichever is done first: a batch of small tensors may take as long as some hundred megabytes.
+                done = next((batch for batch in self._begun if not batch.parts), None)
+                if done is not None:
+                    self._begun.remove(done)
+                    self._unpack(done)
                 elif self._over and not self._begun:
                     return None
                 else:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import ml_dtypes
 import numpy as np
 
 from wszoo.errors import MalformedError
@@ -30,13 +30,16 @@ class DType:
         name: the lower-case ONNX name.
         onnx: the number in ``onnx.TensorProto.DataType``.
         bits: bits an element takes in raw data; 4-bit types put two elements in a byte, the low nibble first.
-        numpy: the element type that NumPy computes with; ``uint8`` pairs of nibbles for 4-bit types.
     """
 
     name: str
     onnx: int
     bits: int
-    numpy: np.dtype[Any]
+
+    @property
+    def numpy(self) -> np.dtype[Any]:
+        """The element type that NumPy computes with; ``uint8`` pairs of nibbles for 4-bit types."""
+        return np.dtype(np.uint8) if self.packed else _numpy(self.name)
 
     @property
     def packed(self) -> bool:
@@ -53,37 +56,51 @@ class DType:
         return "float" in self.name
 
 
-def _table() -> dict[str, DType]:
-    # The numbers are those of onnx.TensorProto.DataType, written out because importing onnx takes 0.3 s and a client
-    # that only pulls has no other use for it; a test compares them.
-    rows: list[tuple[str, int, int, type]] = [
-        ("float32", 1, 32, np.float32),
-        ("uint8", 2, 8, np.uint8),
-        ("int8", 3, 8, np.int8),
-        ("uint16", 4, 16, np.uint16),
-        ("int16", 5, 16, np.int16),
-        ("int32", 6, 32, np.int32),
-        ("int64", 7, 64, np.int64),
-        ("bool", 9, 8, np.bool_),
-        ("float16", 10, 16, np.float16),
-        ("float64", 11, 64, np.float64),
-        ("uint32", 12, 32, np.uint32),
-        ("uint64", 13, 64, np.uint64),
-        ("complex64", 14, 64, np.complex64),
-        ("complex128", 15, 128, np.complex128),
-        ("bfloat16", 16, 16, ml_dtypes.bfloat16),
-        ("float8e4m3fn", 17, 8, ml_dtypes.float8_e4m3fn),
-        ("float8e4m3fnuz", 18, 8, ml_dtypes.float8_e4m3fnuz),
-        ("float8e5m2", 19, 8, ml_dtypes.float8_e5m2),
-        ("float8e5m2fnuz", 20, 8, ml_dtypes.float8_e5m2fnuz),
-        ("uint4", 21, 4, np.uint8),
-        ("int4", 22, 4, np.uint8),
-        ("float4e2m1", 23, 4, np.uint8),
-    ]
-    return {name: DType(name, number, bits, np.dtype(kind)) for name, number, bits, kind in rows}
+@cache
+def _numpy(name: str) -> np.dtype[Any]:
+    if name not in _BESIDE_NUMPY:
+        return np.dtype(name)
+    import ml_dtypes  # 20 ms, which weights in fp16 need not wait for
+
+    found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, _BESIDE_NUMPY[name]))
+    return found
 
 
-DTYPES = _table()
+_BESIDE_NUMPY = {
+    "bfloat16": "bfloat16",
+    "float8e4m3fn": "float8_e4m3fn",
+    "float8e4m3fnuz": "float8_e4m3fnuz",
+    "float8e5m2": "float8_e5m2",
+    "float8e5m2fnuz": "float8_e5m2fnuz",
+}
+
+# The numbers are those of onnx.TensorProto.DataType, written out because importing onnx takes 0.3 s and a client that
+# only pulls has no other use for it; a test compares them.
+_ROWS = (
+    ("float32", 1, 32),
+    ("uint8", 2, 8),
+    ("int8", 3, 8),
+    ("uint16", 4, 16),
+    ("int16", 5, 16),
+    ("int32", 6, 32),
+    ("int64", 7, 64),
+    ("bool", 9, 8),
+    ("float16", 10, 16),
+    ("float64", 11, 64),
+    ("uint32", 12, 32),
+    ("uint64", 13, 64),
+    ("complex64", 14, 64),
+    ("complex128", 15, 128),
+    ("bfloat16", 16, 16),
+    ("float8e4m3fn", 17, 8),
+    ("float8e4m3fnuz", 18, 8),
+    ("float8e5m2", 19, 8),
+    ("float8e5m2fnuz", 20, 8),
+    ("uint4", 21, 4),
+    ("int4", 22, 4),
+    ("float4e2m1", 23, 4),
+)
+DTYPES = {name: DType(name, number, bits) for name, number, bits in _ROWS}
 _BY_ONNX = {dtype.onnx: dtype for dtype in DTYPES.values()}
 
 

@@ -14,11 +14,11 @@ from wszoo.codecs import frames, zstd
 from wszoo.errors import IncompatibleError, IntegrityError, LimitError, MalformedError
 
 
-@pytest.fixture(params=[0, frames._SMALL], ids=["in parts", "in one go"], scope="module", autouse=True)
-def _small(request):
-    """Small frames are decoded in one go; here, in parts as well, as large ones always are."""
+@pytest.fixture(scope="module", autouse=True)
+def _small():
+    """Small frames are kept as they are; here they are coded like large ones."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(frames, "_SMALL", request.param)
+        patch.setattr(frames, "SMALL", 0)
         yield
 
 
@@ -38,6 +38,12 @@ def test_every_frame_decodes_to_what_was_encoded(data, repeat, itemsize):
     coded = frames.encode(u8(raw), itemsize)
     assert decoded(coded.codec, coded.data, len(raw)) == raw
     assert len(coded.data) <= len(raw)
+
+
+def test_small_frames_are_kept_as_they_are(monkeypatch):
+    monkeypatch.setattr(frames, "SMALL", 1000)
+    assert frames.encode(u8(bytes(1000)), 2).codec == "raw"
+    assert frames.encode(u8(bytes(1002)), 2).codec == "zstd+bytes2"
 
 
 @pytest.mark.parametrize("shift", [0, 1])

@@ -11,7 +11,7 @@ import numpy as np
 from wszoo.parallel import cores, ordered_map
 from wszoo.plans.splice.output import opened
 from wszoo.plans.splice.program import STRIP
-from wszoo.plans.splice.window import Windows
+from wszoo.plans.splice.window import MOST_WORKERS, Windows
 from wszoo.tree import CHUNK, leaf, tree_digest
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from wszoo.plans.splice.output import Output, Write
     from wszoo.plans.splice.program import Program
     from wszoo.weights.tensor import Tensor
-
-_MOST_WORKERS = 16  # beyond, the file system is what takes time; each holds a chunk, and two are on their way
 
 
 def apply(
@@ -128,7 +126,7 @@ class _Assembly:
             if together:
                 stop = min(last * CHUNK, self._windows.size)
                 stack.enter_context(self._windows.together(first * CHUNK, stop, self._room))
-            workers = min(cores(), _MOST_WORKERS)
+            workers = min(cores(), MOST_WORKERS)
             chunks = stack.enter_context(closing(ordered_map(self._made, range(first, last), workers=workers)))
             for number, (found, size, window) in enumerate(chunks, first):
                 if self._output.in_order:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _NARROW = SLAB // 8  # bytes of a row: of transposed matrices, whole rows are computed for parts of such
 _REMEMBERED = 64  # blocks whose segments are kept: some are a hundred thousand pieces wide
 _SLABS_EACH = 4  # of a tensor, that a thread takes to put a wide block together
-_MOST_WORKERS = 16  # at that: each holds the tensor that it is at
+MOST_WORKERS = 16  # beyond, the file system is what takes time; each holds a chunk of the plan, or a tensor
 _BEHIND = 1 << 62  # above any number of a segment
 
 
@@ -121,7 +121,7 @@ class Windows:
             segment, low, part = share
             self._columns(number, segment, row + low, part)
 
-        workers = min(cores(), _MOST_WORKERS)
+        workers = min(cores(), MOST_WORKERS)
         with closing(ordered_map(put, self._shares(number, out), workers=workers)) as all_:
             deque(all_, maxlen=0)
 

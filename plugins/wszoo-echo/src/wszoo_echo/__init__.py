@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from wszoo.errors import UsageError
-from wszoo.families.demo import run_demo
 from wszoo.families.profiles import profiles_for
 from wszoo.families.protocol import DemoResult, Export, ExportedComponent
 from wszoo.families.sources import check_options, read_asset
@@ -22,6 +19,7 @@ if TYPE_CHECKING:
     from wszoo.weights.graph import Graph
 
 WIDTH = 64
+LARGEST = (2 - 2**-23) * 2.0**127  # that fp32 holds
 PRESETS = {"small": Profile(name="small", inputs={"x": ShapeRange(min=(1, WIDTH), opt=(1, WIDTH), max=(8, WIDTH))})}
 
 
@@ -43,6 +41,8 @@ class EchoFamily:
 
     def demo(self, model: PulledModel, arguments: Sequence[str], progress: Progress) -> DemoResult:
         """Run it once, with the demo that any family may use."""
+        from wszoo.families.demo import run_demo
+
         return run_demo(model, arguments, progress)
 
 
@@ -57,12 +57,13 @@ def _gain(text: str) -> float:
         gain = float(text)
     except ValueError:
         gain = float("nan")
-    if not abs(gain) <= float(np.finfo(np.float32).max):  # this way round it refuses NaN too
+    if not abs(gain) <= LARGEST:  # this way round it refuses NaN too
         raise UsageError(f"not a number: {text[:40]!r}", hint="the source holds one number, such as 2.5")
     return gain
 
 
 def _graph(gain: float) -> Graph:
+    import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
     from wszoo.weights.graph import graph_from_model
