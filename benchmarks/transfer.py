@@ -37,11 +37,13 @@ PLAIN = "curl, the weights as they are"
 def plain_weights(root: Path, size: int) -> Iterator[str]:
     """A file beside the blobs as large as the weights are; its name. What is in it makes no difference to curl."""
     path = root / "weights.bin"
-    with path.open("wb") as file:
-        while file.tell() < size:
-            file.write(bytes(min(1 << 24, size - file.tell())))
-    yield path.name
-    path.unlink()
+    try:
+        with path.open("wb") as file:
+            while file.tell() < size:
+                file.write(bytes(min(1 << 24, size - file.tell())))
+        yield path.name
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def loopback(options: argparse.Namespace, work: Path) -> None:
@@ -78,7 +80,7 @@ def loopback(options: argparse.Namespace, work: Path) -> None:
     print("|---|---|---|---|---|---|---|---|")
     for name, runs in (first, *others):
         seconds, ready = (min(each[at] for each in runs) for at in (0, 4))
-        cpu = min(each.cpu for each in runs) / stored * 1e9
+        cpu = min(each.cpu for each in runs) / sizes[name] * 1e9
         memory = [f"{max(each[at] for each in runs) >> 20}" for at in (2, 3)]
         times = [f"{ready:.2f}", f"{ready / fastest:.2f}", f"{seconds:.2f}", f"{sizes[name] / ready / 1e6:.0f}"]
         print("|", " | ".join([name, *times, f"{cpu:.2f}", *memory]), "|")

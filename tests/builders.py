@@ -91,9 +91,8 @@ def publish_model(store, tag, *, seed=0, targets=("rtx-sm86", "rtx-sm89"), porta
     """Publish a network with splice plans and a portable one, as ``wszoo build`` does; the index's descriptor."""
     graph = graph_from_model(model or network(seed, width))
     packer = Packer(store.blobs, {})
-    with (
-        pytest.MonkeyPatch.context() as patch
-    ):  # small weights are kept as they are; these are coded, as large ones are
+    # Small weights are kept as they are; here they are coded, as large ones would be.
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(frames, "SMALL", 0)
         tensors = packer.add(graph.tensors, Silent())
     layer = store.blobs.put(zstd.compress(graph.proto, level=3))

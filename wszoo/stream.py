@@ -68,7 +68,7 @@ class TensorStream:
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="wszoo-pull", daemon=True)
         self._thread.start()
-        # With it NumPy, while the pull waits for its first answers; later it holds up those who fetch: 1.34 s for 1.21.
+        # NumPy comes with it. Now the pull waits for its first answers; loaded later, it holds up those who fetch.
         import_module("wszoo.weights.packs")
 
     def __enter__(self) -> Self:

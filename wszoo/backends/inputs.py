@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from wszoo.weights.graph import Graph
 
 _TEXT = frozenset("UST")  # NumPy's kinds of text: str, bytes, StringDType
-_NAMES = {dtype.numpy: dtype.name for dtype in DTYPES.values() if not dtype.packed}
+_NAMES = {dtype.numpy_name: dtype.name for dtype in DTYPES.values() if not dtype.packed}
 
 
 def check_values(component: str, graph: Graph) -> None:
@@ -83,7 +83,8 @@ def host_array(value: Value, given: object) -> NDArray[Any]:
             f"input {value.name!r} is a {type(given).__name__}, not an array",
             hint=f"pass numpy.asarray(..., dtype={value.dtype!r})",
         )
-    check_one(value, _NAMES.get(array.dtype, str(array.dtype)), array.shape)
+    known = _NAMES.get(array.dtype.name) if array.dtype.isnative else None
+    check_one(value, known or str(array.dtype), array.shape)
     return array
 
 

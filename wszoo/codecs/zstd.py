@@ -125,7 +125,7 @@ def decompress(data: Buffer, *, size: int, dictionary: Buffer | None = None) -> 
     """
     frame = memoryview(data).cast("B")
     known = memoryview(dictionary).cast("B") if dictionary is not None else memoryview(b"")
-    _check(frame, size, len(known))
+    _checked_header(frame, size, len(known))
     if known:
         decoder = zstandard.ZstdDecompressor(dict_data=_raw_dictionary(known), max_window_size=MAX_WINDOW)
     else:
@@ -135,7 +135,7 @@ def decompress(data: Buffer, *, size: int, dictionary: Buffer | None = None) -> 
     except zstandard.ZstdError as error:
         raise MalformedError(f"a zstd frame of {len(frame):,} bytes cannot be decoded: {error}") from error
     except MemoryError as error:
-        raise _too_large(size) from error
+        raise LimitError(f"a zstd frame declares {size:,} bytes, more than this machine has memory for") from error
     if not known:
         _idle.append(decoder)
     if len(decoded) != size:
@@ -159,7 +159,7 @@ class Reader:
 
     def __init__(self, data: Buffer, *, size: int) -> None:
         self._frame = memoryview(data).cast("B")
-        self._header = _check(self._frame, size, 0)
+        self._header = _checked_header(self._frame, size, 0)
         if _length(self._frame, self._header, most=_FREE_BLOCKS + size // _LEAST_BLOCK) != len(self._frame):
             raise self._malformed("it is cut short, or something stands behind it")
         self._decoder = _decoder()
@@ -192,16 +192,13 @@ class Reader:
         try:
             return self._stream.readinto(view)
         except zstandard.ZstdError as error:
+            if "Allocation error" in str(error):  # all that tells it apart
+                window = self._header.window_size
+                raise LimitError(f"a zstd frame asks for a window of {window:,} bytes, which cannot be had") from error
             raise self._malformed(error) from error
-        except MemoryError as error:
-            raise _too_large(self._header.content_size) from error
 
     def _malformed(self, why: object) -> MalformedError:
         return MalformedError(f"a zstd frame of {len(self._frame):,} bytes cannot be decoded: {why}")
-
-
-def _too_large(size: int) -> LimitError:
-    return LimitError(f"a zstd frame declares {size:,} bytes, more than this machine has memory for")
 
 
 def _decoder() -> zstandard.ZstdDecompressor:
@@ -212,7 +209,7 @@ def _decoder() -> zstandard.ZstdDecompressor:
         return zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
 
 
-def _length(frame: memoryview, parameters: zstandard.FrameParameters, *, most: int) -> int:
+def _length(frame: memoryview, header: zstandard.FrameParameters, *, most: int) -> int:
     """Bytes of the first frame, from block to block; 0 if it has no end. Source: RFC 8878, 3.1.1.
 
     Raises:
@@ -220,16 +217,16 @@ def _length(frame: memoryview, parameters: zstandard.FrameParameters, *, most: i
     """
     at = zstandard.frame_header_size(frame)
     for _ in range(most):
-        header = int.from_bytes(frame[at : at + 3], "little")
-        at += 3 + (1 if header >> 1 & 3 == _RLE else header >> 3)
-        if header & 1:
-            return at + 4 * parameters.has_checksum
+        block = int.from_bytes(frame[at : at + 3], "little")
+        at += 3 + (1 if block >> 1 & 3 == _RLE else block >> 3)
+        if block & 1:
+            return at + 4 * header.has_checksum
         if at >= len(frame):
             return 0
     raise LimitError(f"a zstd frame of {len(frame):,} bytes has more than {most:,} blocks")
 
 
-def _check(frame: memoryview, size: int, known: int) -> zstandard.FrameParameters:
+def _checked_header(frame: memoryview, size: int, known: int) -> zstandard.FrameParameters:
     header = _header(frame)
     if header.content_size != size:
         raise MalformedError(f"a zstd frame declares {header.content_size:,} bytes, not the {size:,} expected")

@@ -341,7 +341,7 @@ def needed(selection: Selection) -> list[Descriptor]:
 
 
 def needed_here(store: Store, selection: Selection, *, engines_only: bool) -> list[Descriptor]:
-    """The same; with ``engines_only`` without packs of which the chosen plans need nothing, being kept whole."""
+    """Like :func:`needed`; with ``engines_only`` without packs that the chosen plans, kept whole, need nothing of."""
     if not engines_only:
         return needed(selection)
     spare = packs_beside(store.layout, selection.model.config, [plan.config for plan in selection.plans.values()])

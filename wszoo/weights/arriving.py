@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from wszoo.weights.tensor import Tensor
 
 AHEAD = 160 << 20  # raw bytes that are decoded, or being decoded, and not taken; at least one tensor, however large
-WORKERS = 8  # at most; each has 4 MiB in memory besides
+WORKERS = 8  # at most; each has 4 MiB in memory besides. On 32 cores: 1.18 s in place of 1.27 with 6 of them and 96 MiB
 BATCH = 4 << 20  # raw bytes of small tensors that are decoded in one go
 
 _TICK = 0.2  # seconds; on Windows, Ctrl-C waits for the end of one
@@ -127,6 +127,7 @@ class ArrivingTensors:
             for pack in list(self._waiting):
                 self._release(pack, hashed=True)
             self._begin()
+            self._changed.notify_all()
 
     # ---- for the one who takes ----
 
@@ -140,7 +141,7 @@ class ArrivingTensors:
             while not self._taken:
                 if self._error is not None:
                     raise self._error
-                # Whichever is done first: a batch of small tensors may take as long as some hundred megabytes.
+                # Whichever is done first: a batch of small tensors asks for Python's lock more often than a large one.
                 done = next((batch for batch in self._begun if not batch.parts), None)
                 if done is not None:
                     self._begun.remove(done)
@@ -194,6 +195,7 @@ class ArrivingTensors:
                 loading = wanted.stored.begin()
             except BaseException as error:  # noqa: BLE001 - raised where the tensor is taken
                 batch.error = error
+                self._changed.notify_all()
                 return
             batch.data.append(loading.data)
             parts = list(loading.parts)

@@ -30,16 +30,18 @@ class DType:
         name: the lower-case ONNX name.
         onnx: the number in ``onnx.TensorProto.DataType``.
         bits: bits an element takes in raw data; 4-bit types put two elements in a byte, the low nibble first.
+        numpy_name: what NumPy or ml_dtypes calls the type that :attr:`numpy` is.
     """
 
     name: str
     onnx: int
     bits: int
+    numpy_name: str
 
     @property
     def numpy(self) -> np.dtype[Any]:
         """The element type that NumPy computes with; ``uint8`` pairs of nibbles for 4-bit types."""
-        return np.dtype(np.uint8) if self.packed else _numpy(self.name)
+        return _numpy(self.numpy_name)
 
     @property
     def packed(self) -> bool:
@@ -58,49 +60,42 @@ class DType:
 
 @cache
 def _numpy(name: str) -> np.dtype[Any]:
-    if name not in _BESIDE_NUMPY:
+    try:
         return np.dtype(name)
-    import ml_dtypes  # 20 ms, which weights in fp16 need not wait for
+    except TypeError:
+        import ml_dtypes  # 20 ms, which a stream of fp16 weights need not wait for
 
-    found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, _BESIDE_NUMPY[name]))
-    return found
+        found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
+        return found
 
-
-_BESIDE_NUMPY = {
-    "bfloat16": "bfloat16",
-    "float8e4m3fn": "float8_e4m3fn",
-    "float8e4m3fnuz": "float8_e4m3fnuz",
-    "float8e5m2": "float8_e5m2",
-    "float8e5m2fnuz": "float8_e5m2fnuz",
-}
 
 # The numbers are those of onnx.TensorProto.DataType, written out because importing onnx takes 0.3 s and a client that
 # only pulls has no other use for it; a test compares them.
 _ROWS = (
-    ("float32", 1, 32),
-    ("uint8", 2, 8),
-    ("int8", 3, 8),
-    ("uint16", 4, 16),
-    ("int16", 5, 16),
-    ("int32", 6, 32),
-    ("int64", 7, 64),
-    ("bool", 9, 8),
-    ("float16", 10, 16),
-    ("float64", 11, 64),
-    ("uint32", 12, 32),
-    ("uint64", 13, 64),
-    ("complex64", 14, 64),
-    ("complex128", 15, 128),
-    ("bfloat16", 16, 16),
-    ("float8e4m3fn", 17, 8),
-    ("float8e4m3fnuz", 18, 8),
-    ("float8e5m2", 19, 8),
-    ("float8e5m2fnuz", 20, 8),
-    ("uint4", 21, 4),
-    ("int4", 22, 4),
-    ("float4e2m1", 23, 4),
+    ("float32", 1, 32, "float32"),
+    ("uint8", 2, 8, "uint8"),
+    ("int8", 3, 8, "int8"),
+    ("uint16", 4, 16, "uint16"),
+    ("int16", 5, 16, "int16"),
+    ("int32", 6, 32, "int32"),
+    ("int64", 7, 64, "int64"),
+    ("bool", 9, 8, "bool"),
+    ("float16", 10, 16, "float16"),
+    ("float64", 11, 64, "float64"),
+    ("uint32", 12, 32, "uint32"),
+    ("uint64", 13, 64, "uint64"),
+    ("complex64", 14, 64, "complex64"),
+    ("complex128", 15, 128, "complex128"),
+    ("bfloat16", 16, 16, "bfloat16"),
+    ("float8e4m3fn", 17, 8, "float8_e4m3fn"),
+    ("float8e4m3fnuz", 18, 8, "float8_e4m3fnuz"),
+    ("float8e5m2", 19, 8, "float8_e5m2"),
+    ("float8e5m2fnuz", 20, 8, "float8_e5m2fnuz"),
+    ("uint4", 21, 4, "uint8"),
+    ("int4", 22, 4, "uint8"),
+    ("float4e2m1", 23, 4, "uint8"),
 )
-DTYPES = {name: DType(name, number, bits) for name, number, bits in _ROWS}
+DTYPES = {row[0]: DType(*row) for row in _ROWS}
 _BY_ONNX = {dtype.onnx: dtype for dtype in DTYPES.values()}
 
 

@@ -59,6 +59,17 @@ def test_large_frames_decode_into_any_place(itemsize, shift):
     assert set(room[:shift]) | set(room[shift + len(raw) :]) == {0xAA}
 
 
+@pytest.mark.parametrize("block", [1, 2, 3, 8])
+@pytest.mark.parametrize("itemsize", [2, 4])
+def test_elements_are_put_together_from_any_number_of_blocks(monkeypatch, itemsize, block):
+    """Pairs grow over the low bytes that they are made of: in the first blocks beside them, then on them."""
+    monkeypatch.setattr(frames, "_BLOCK", block)
+    for elements in range(1, 41):
+        raw = np.random.default_rng(elements).integers(0, 256, elements * itemsize, np.uint8)
+        planes = raw.reshape(elements, itemsize).T.tobytes()
+        assert decoded(f"zstd+bytes{itemsize}", zstd.compress(planes, level=1), len(raw)) == raw.tobytes()
+
+
 @pytest.mark.parametrize("itemsize", [2, 4, 8])
 def test_a_length_that_is_no_multiple_of_the_element_is_coded_without_grouping(itemsize):
     assert frames.encode(u8(bytes(1000 * itemsize)), itemsize).codec == f"zstd+bytes{itemsize}"

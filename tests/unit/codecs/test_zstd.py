@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 
 import pytest
 import zstandard
@@ -100,6 +102,33 @@ def test_a_damaged_frame_does_not_spoil_what_is_decoded_next():
         with pytest.raises(MalformedError):
             zstd.decompress(good[:-1], size=len(data))
         assert zstd.decompress(good, size=len(data)) == data
+
+
+WITHOUT_MEMORY = """
+import resource
+import zstandard
+from wszoo.codecs import zstd
+from wszoo.errors import LimitError
+
+size = 64 << 20
+options = zstandard.ZstdCompressionParameters.from_level(1, window_log=26, source_size=size)
+encoder = zstandard.ZstdCompressor(compression_params=options).compressobj(size=size)
+frame = encoder.compress(bytes(size)) + encoder.flush()
+with open("/proc/self/statm") as file:
+    used = int(file.read().split()[0]) * resource.getpagesize()
+reader = zstd.Reader(frame, size=size)
+resource.setrlimit(resource.RLIMIT_AS, (used + (16 << 20), resource.RLIM_INFINITY))
+try:
+    reader.fill(bytearray(1 << 20))
+except LimitError as error:
+    print(error.message)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits a process's memory")
+def test_a_window_that_there_is_no_memory_for_is_not_called_damage():
+    done = subprocess.run([sys.executable, "-c", WITHOUT_MEMORY], capture_output=True, text=True, check=True)
+    assert "a window of 67,108,864 bytes" in done.stdout
 
 
 def test_a_decoder_with_a_large_window_is_not_kept():

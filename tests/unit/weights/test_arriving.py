@@ -60,17 +60,18 @@ def test_a_tensor_that_takes_long_to_decode_holds_up_no_other(store, arrivals, m
     _, config = several(store)
     reader, go_on = PackReader(store.blobs, config), threading.Event()
     first = next(reader.stored("c0"))
-    load, begin = PackReader._begin, Loading(np.zeros(first.tensor.nbytes, np.uint8), (lambda: go_on.wait(30),))
-    monkeypatch.setattr(
-        PackReader, "_begin", lambda r, info, *rest: begin if info.name == "t0" else load(r, info, *rest)
-    )
+    slow, load = Loading(np.zeros(first.tensor.nbytes, np.uint8), (lambda: go_on.wait(30),)), PackReader._begin
+    monkeypatch.setattr(PackReader, "_begin", lambda r, info, *at: slow if info.name == "t0" else load(r, info, *at))
+    monkeypatch.setattr(arriving, "cores", lambda: 2)
     stream = arrivals()
     stream.expect(reader, ["c0"], here=())
     for pack in config.packs:
         stream.arrived(pack, store.blobs.map(pack))
     stream.end()
-    others = {stream.take()[1].name for _ in range(3)}
-    go_on.set()
+    try:
+        others = {stream.take()[1].name for _ in range(3)}
+    finally:
+        go_on.set()
     assert others == {"t1", "t2", "t3"}
     assert stream.take()[1].name == "t0"
 

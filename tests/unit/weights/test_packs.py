@@ -8,6 +8,7 @@ import workers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wszoo.codecs import frames
 from wszoo.digest import Digest
 from wszoo.errors import BuildError, NotFoundError
 from wszoo.progress import Silent
@@ -66,15 +67,18 @@ def test_tensors_come_back_as_they_were(store):
         max_size=6,
     ),
     st.integers(1, 5000),
+    st.sampled_from([0, frames.SMALL]),
 )
-def test_every_element_type_and_shape_comes_back(tmp_path_factory, made, pack_bytes):
+def test_every_element_type_and_shape_comes_back(tmp_path_factory, made, pack_bytes, small):
     store = Store(tmp_path_factory.mktemp("store"))
     before = []
     for number, (name, shape, seed) in enumerate(made):
         dtype = DTYPES[name]
         raw = np.random.default_rng(seed).integers(0, 3, dtype.nbytes(shape), np.uint8)
         before.append(Tensor(f"t{number}", dtype, tuple(shape), lambda raw=raw: raw))
-    config = packed(store, before, pack_bytes=pack_bytes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frames, "SMALL", small)
+        config = packed(store, before, pack_bytes=pack_bytes)
     after = PackReader(store.blobs, config).component("c0")
     assert [(t.name, t.dtype, t.shape, t.load().tobytes()) for t in after] == [
         (t.name, t.dtype, t.shape, t.load().tobytes()) for t in before
@@ -137,9 +141,9 @@ def test_a_range_of_a_large_tensor_is_decoded_without_its_other_frames(store, mo
     raw = np.random.default_rng(0).integers(0, 9 if compressible else 256, 45_000, np.uint8)
     (tensor,) = PackReader(store.blobs, packed(store, tensors(w=raw))).component("c0")
     spans = {(0, 45_000): 5, (0, 1): 1, (9_999, 10_001): 2, (20_000, 30_000): 1, (44_999, 45_000): 1}
-    for (start, stop), frames in spans.items():
+    for (start, stop), count in spans.items():
         loading = tensor.load.begin(start, stop)
-        assert len(loading.parts) == (frames if compressible or frames > 1 else 0)  # a single raw one is mapped
+        assert len(loading.parts) == (count if compressible or count > 1 else 0)  # a single raw one is mapped
         for part in loading.parts:
             part()
         assert loading.data.tobytes() == raw[start:stop].tobytes()
