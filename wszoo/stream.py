@@ -50,7 +50,7 @@ class TensorStream:
     """Iterates over the tensors of a model as they arrive, each once.
 
     The pull begins at once, on a thread. Who takes tensors slowly does not hold it up: what has not been taken stays
-    on the disk, and about 170 MB at most are decoded ahead. The iteration ends when all tensors were handed out and the
+    on the disk, and about 130 MB at most are decoded ahead. The iteration ends when all tensors were handed out and the
     pull is over; then :attr:`model` is there. Leave the ``with`` block early, or call :meth:`close`, to give the rest
     up; what was fetched is kept, and the next pull goes on there.
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from wszoo.buffers import empty
+from wszoo.buffers import Pool, empty
 from wszoo.codecs import frames as codec
 from wszoo.digest import Digest
 from wszoo.errors import BuildError, LimitError, MalformedError, WszooError
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 FRAME = 16 << 20  # raw bytes a frame at most: bounds the memory of coding, and gives threads something to share
 MAX_FRAME = 64 << 20  # raw bytes of a coded frame that is accepted: a few kilobytes may decode to any number of zeros
 PACK = 48 << 20  # a pack is closed when it has grown past this, so packs are 48-64 MiB
+KEEP = 32 << 20  # bytes of tensors that nobody holds any more, in which the next ones are decoded
 MAX_PACKS = 200  # registries and tools slow down or refuse past 256 layers
 
 # Tensors that another model's pack already holds are stored again when they are less than this share of that pack:
@@ -242,6 +243,7 @@ class PackReader:
         self._config = config
         self._verify = verify
         self._stored = stored_bytes(config)
+        self._pool = Pool(KEEP)
         self._maps: dict[Digest, Bytes] = {}
         self._substitutes: dict[Digest, Mapping[Digest, tuple[Place, ...]]] = {}
 
@@ -309,7 +311,7 @@ class PackReader:
             return Loading(stored[0][start - before : stop - before])
         for pack in {frame.pack for frame in located}:
             self._check_overlap(pack)
-        out = empty(sum(frame.raw for frame in located))
+        out = self._pool.empty(sum(frame.raw for frame in located))
         parts, done = [], 0
         for frame, data in zip(located, stored, strict=True):
             parts.append(partial(codec.decode, frame.codec, data, out[done : done + frame.raw]))
