@@ -43,6 +43,7 @@ _RECORD = "record.json"
 _ELSEWHERE = "see 'wszoo list', or name a source with --from"
 _KEY = re.compile(r"[0-9a-f]{32}")
 _GENERATION = re.compile(r"[0-9]{8,18}")
+_ATTEMPTS = 10  # renames of index.json that may seem to have failed
 
 
 class RefRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -298,10 +299,17 @@ class Refs:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def _write_index(self) -> None:
-        written = None
+        written, failed = None, 0
         while (data := self._index()) != written:
-            write_atomic(self._layout.index, data, self._layout.tmp)
-            written = data
+            try:
+                write_atomic(self._layout.index, data, self._layout.tmp)
+                written = data
+            except FileNotFoundError:
+                # Over NFS, when the answer to a rename is lost and another host has written since: write_atomic() then
+                # finds neither its file nor its content, and cannot know that it was its own rename.
+                failed += 1
+                if failed == _ATTEMPTS:
+                    raise
 
     def _index(self) -> bytes:
         return encode(Index(manifests=tuple(_published(entry) for entry in self.survey()[0])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -14,11 +15,11 @@ from builders import SimulatedRemote, around, leftovers, publish_model, snapshot
 
 from wszoo.digest import Digest
 from wszoo.distribution.pull import pull
-from wszoo.errors import IntegrityError, LimitError, MalformedError, NotFoundError, UsageError
+from wszoo.errors import IntegrityError, LimitError, MalformedError, NotFoundError, StorageError, UsageError
 from wszoo.names import Ref, is_portable_file_name
 from wszoo.schema.decode import decode, encode
 from wszoo.schema.oci import INDEX, MANIFEST, REF_NAME, Descriptor, Index
-from wszoo.store import refs
+from wszoo.store import files, refs
 from wszoo.store.models import known_models
 from wszoo.store.store import Store
 
@@ -156,6 +157,36 @@ def test_index_json_is_complete_after_processes_raced_for_it(tmp_path):
     expected = {f"m:{w}-{n}": Digest.of(f"{w}{n}".encode()) for w in range(4) for n in range(6)}
     assert listed(store) == expected
     assert {entry.ref.tagged: entry.descriptor.digest for entry in store.refs.all()} == expected
+
+
+def lose_answers(store, monkeypatch, times):
+    """As over NFS: the answers to renames of ``index.json`` are lost, and by then another host has written its own."""
+    lost = []
+
+    def replace(source, target):
+        os.replace(source, target)
+        if target == store.layout.index and len(lost) < times:
+            lost.append(target)
+            target.write_bytes(encode(Index(manifests=())))
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(source))
+
+    monkeypatch.setattr(files, "replace", replace)
+    return lost
+
+
+def test_index_json_is_written_again_when_another_host_wrote_and_an_answer_was_lost(store, monkeypatch):
+    lost = lose_answers(store, monkeypatch, times=3)
+    assert point(store, "net:1", A)
+    assert len(lost) == 3
+    assert listed(store) == {"net:1": A.digest}
+
+
+def test_a_file_system_that_never_tells_of_a_rename_is_told(store, monkeypatch):
+    lose_answers(store, monkeypatch, times=1000)
+    with pytest.raises(StorageError, match="cannot update a ref in"):
+        point(store, "net:1", A)
+    monkeypatch.undo()
+    assert store.refs.get(REF).descriptor == A
 
 
 def test_a_ref_can_be_read_while_it_is_updated(store):
