@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING
 
 from wszoo.digest import Digest
 from wszoo.errors import IntegrityError, LimitError, MalformedError, NotFoundError, StorageError
-from wszoo.store.files import is_regular, open_regular, place, replace, storage_errors, unique_name
+from wszoo.store.files import (
+    is_regular,
+    open_regular,
+    place,
+    rename_finished,
+    replace,
+    storage_errors,
+    sync_folder,
+    unique_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -161,14 +170,27 @@ class Blobs:
                 temporary.unlink(missing_ok=True)
 
     def adopt(self, path: Path, digest: Digest) -> None:
-        """Make a file a blob. It is synced, and its content hashes to ``digest``; it is gone from its place then.
+        """Make a file a blob, for good after :meth:`settle`; it is gone from its place then.
+
+        Args:
+            path: a file that is synced.
+            digest: what its content hashes to.
 
         Raises:
             StorageError: the file system refuses.
         """
         with storage_errors("store a blob as"):
             os.utime(path)  # what was fetched over hours begins to age now
-            place(path, self.path(digest))
+            rename_finished(path, self.path(digest))
+
+    def settle(self) -> None:
+        """Make what was adopted durable, of many blobs at once.
+
+        Raises:
+            StorageError: the file system refuses.
+        """
+        with storage_errors("store blobs in"):
+            sync_folder(self._layout.blobs)
 
     def read(self, digest: Digest, *, limit: int) -> bytes:
         """A small blob's bytes, checked against its digest.

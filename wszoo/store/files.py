@@ -187,6 +187,12 @@ def rename_new(source: Path, target: Path) -> bool:
 
 def place(temporary: Path, path: Path) -> None:
     """Rename a finished file to a name that says what is in it, durably."""
+    rename_finished(temporary, path)
+    sync_folder(path.parent)
+
+
+def rename_finished(temporary: Path, path: Path) -> None:
+    """What :func:`place` does, durable when the folder has been synced."""
     try:
         replace(temporary, path)
     except FileNotFoundError:
@@ -197,7 +203,6 @@ def place(temporary: Path, path: Path) -> None:
         # Windows does not replace a file that someone has mapped: then another process was first with it.
         if not path.exists() or path.stat().st_size != temporary.stat().st_size:
             raise
-    sync_folder(path.parent)
 
 
 def sync_file(path: Path) -> None:

@@ -5,7 +5,7 @@ in order; else it begins another item; else it helps with one that is under way;
 processes have claimed are finished; else it takes a segment from a worker that has several to go and is slow. The
 calling thread watches: it starts workers as the governor allows, and takes the segments from a worker that got no byte
 for too long. A thread that is blocked in the network cannot be stopped; it finds out by itself that it has lost its
-segments, and ends.
+segments, and ends. One more thread makes finished items durable, see commit.py.
 
 How many segments a worker takes at once depends on how much is left (guided self-scheduling, Polychronopoulos and Kuck
 1987): most of a model comes in requests of a whole pack each, and at the end there is a segment for everybody.
@@ -16,18 +16,18 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from wszoo.errors import IntegrityError, RemoteError, WszooError
+from wszoo.transfer.commit import Shelf, begin, commit
 from wszoo.transfer.download import Attempt, Download
 from wszoo.transfer.following import EARLY, GivenUp
 from wszoo.transfer.governor import Governor
 from wszoo.transfer.requests import Stopped, fetch_run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from wszoo.store.partials import Partials
     from wszoo.transfer.items import Item, Run
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from wszoo.transfer.tuning import Tuning
 
 _TICK = 0.2  # seconds between the watcher's rounds
+_BEAT = 0.05  # and between the committer's
 _LAST_WORDS = 5.0  # seconds that workers get to end after a failure
 _SHARES = 2  # of what is left, for each worker
 
@@ -60,6 +61,7 @@ class Engine:
         partials: where unfinished files are.
         items: what; each key once.
         advance: gets every byte once; called by one thread at a time.
+        settle: makes what items have placed durable.
         tuning: how hard to try.
     """
 
@@ -68,22 +70,25 @@ class Engine:
         sources: Sources,
         partials: Partials,
         items: Iterable[Item],
+        *,
         advance: Callable[[int], None],
+        settle: Callable[[], None],
         tuning: Tuning,
     ) -> None:
         self._sources = sources
         self._partials = partials
         self._tuning = tuning
         self._advance = advance
+        self._settle = settle
         self._changed = threading.Condition(threading.RLock())
         self._new: deque[_Foreign] = deque(_Foreign(item) for item in items)
         self._foreign: deque[_Foreign] = deque()
         self._open: list[Download] = []
+        self._shelf = Shelf()
         self._left = len(self._new)
         self._missing = sum(task.item.size for task in self._new)  # bytes
         self._attempts: dict[threading.Thread, Attempt | None] = {}
         self._busy = 0
-        self._placing = 0
         self._governor = Governor(tuning.start, tuning.workers)
         self._error: BaseException | None = None
         self.stopping = threading.Event()
@@ -101,6 +106,8 @@ class Engine:
             RemoteError: the sources failed again and again.
             StorageError: the file system refuses.
         """
+        committer = threading.Thread(target=self._commit, name="wszoo-commit", daemon=True)
+        committer.start()
         try:
             with self._changed:
                 while self._left and self._error is None:
@@ -110,16 +117,14 @@ class Engine:
                     if given_up():
                         self._error = self._error or GivenUp()
         finally:
-            self._end()
+            self._end(committer)
         if self._error is not None:
             raise self._error
 
     # ---- the watcher ----
 
     def _hire(self) -> None:
-        # Those who wait for the disk leave the line to others.
-        wanted = min(self._governor.limit, self._tuning.workers) + min(self._placing, self._tuning.workers)
-        while len(self._attempts) < wanted:
+        while len(self._attempts) < min(self._governor.limit, self._tuning.workers):
             worker = threading.Thread(target=self._work, name="wszoo-fetch", daemon=True)
             self._attempts[worker] = None
             worker.start()
@@ -144,11 +149,11 @@ class Engine:
         except WszooError as error:
             self._error = self._error or error
 
-    def _end(self) -> None:
+    def _end(self, committer: threading.Thread) -> None:
         with self._changed:
             self.stopping.set()
             self._changed.notify_all()
-            workers = list(self._attempts)
+            workers = [*self._attempts, committer]
         until = time.monotonic() + _LAST_WORDS
         for worker in workers:
             worker.join(max(0.0, until - time.monotonic()))
@@ -172,9 +177,7 @@ class Engine:
         except Stopped:
             pass
         except BaseException as error:  # noqa: BLE001 - the calling thread raises it
-            with self._changed:
-                self._error = self._error or error
-                self._changed.notify_all()
+            self._fail(error)
         finally:
             with self._changed:
                 self._attempts.pop(threading.current_thread(), None)
@@ -217,14 +220,15 @@ class Engine:
             self._partials.release(item.key)
             self._count(item.size)
             item.arrived(None)
-            self._finish()
+            with self._changed:
+                self._left -= 1
             return None
         partial, done = self._partials.open(item.key, item.size, self._tuning.segment)
         download = Download(item, partial, done, self._count)
         with self._changed:
             self._open.append(download)
         if download.complete and download.catch_up():
-            self._place(download)
+            self._finish(download)
         return download
 
     def _claim(self, task: _Foreign) -> bool:
@@ -245,10 +249,10 @@ class Engine:
         if wrong is not None:
             self._again(download, wrong)
         elif complete:
-            self._place(download)
+            self._finish(download)
         return download
 
-    def _place(self, download: Download) -> None:
+    def _finish(self, download: Download) -> None:
         finished = download.finished()
         try:
             download.item.check(finished)
@@ -257,27 +261,8 @@ class Engine:
             return
         if EARLY:
             download.item.arrived(finished.path)
-        with self._waiting_for_the_disk():
-            download.sync()
-            download.item.place(finished)
-        if not EARLY:
-            download.item.arrived(None)
-        download.drop()
-        self._partials.release(download.item.key)
         with self._changed:
-            self._open.remove(download)
-        self._finish()
-
-    @contextmanager
-    def _waiting_for_the_disk(self) -> Iterator[None]:
-        with self._changed:
-            self._busy, self._placing = self._busy - 1, self._placing + 1
-            self._changed.notify_all()
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._busy, self._placing = self._busy + 1, self._placing - 1
+            self._shelf.put(download)
 
     def _again(self, download: Download, error: IntegrityError) -> None:
         """Fetch an item again that came out wrong, preferring another source each time; each gets one such chance."""
@@ -288,15 +273,45 @@ class Engine:
         with self._changed:
             self._changed.notify_all()
 
-    def _finish(self) -> None:
+    def _fail(self, error: BaseException) -> None:
+        """End the transfer; the calling thread raises the error."""
         with self._changed:
-            self._left -= 1
+            self._error = self._error or error
             self._changed.notify_all()
 
     def _count(self, count: int) -> None:
         with self._changed:
             self._missing -= count
             self._advance(count)
+
+    # ---- the committer ----
+
+    def _commit(self) -> None:
+        try:
+            while finished := self._next_to_commit():
+                commit(finished, self._settle)
+                for download in finished:
+                    if not EARLY:
+                        download.item.arrived(None)
+                    self._partials.release(download.item.key)
+                with self._changed:
+                    self._open = [each for each in self._open if each not in finished]
+                    self._left -= len(finished)
+                    self._changed.notify_all()
+        except BaseException as error:  # noqa: BLE001 - the calling thread raises it
+            self._fail(error)
+
+    def _next_to_commit(self) -> list[Download]:
+        """None at the end, which does not wait for more: what is whole is kept also when the transfer fails."""
+        while True:
+            with self._changed:
+                over = self.stopping.is_set()
+                finished = self._shelf.take(0 if over else self._left)
+                if finished or over:
+                    return finished
+                self._changed.wait(_BEAT)
+                written = [download for download in self._open if download.unsynced]
+            begin(written)
 
     # ---- what requests tell ----
 

@@ -92,7 +92,8 @@ def transfer(
         kept = sum(partials.kept(item.key, item.size, tuning.segment) for item in items)
         check_room(store.layout.root, total - kept, "fetch the model")
         with progress.stage(label, total) as advance:
-            engine = Engine(Sources(flattened(remotes), tuning), partials, items, advance, tuning)
+            sources, settle = Sources(flattened(remotes), tuning), store.blobs.settle
+            engine = Engine(sources, partials, items, advance=advance, settle=settle, tuning=tuning)
             engine.run(follower.given_up if follower is not None else lambda: False)
 
 
