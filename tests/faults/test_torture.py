@@ -21,10 +21,10 @@ from wszoo.names import Ref
 from wszoo.store.gc import collect
 from wszoo.store.store import Store
 from wszoo.store.verify import verify
+from wszoo.transfer.tuning import DEFAULT
 from wszoo.weights.packs import PACK
 
 KILLS = int(os.environ.get("WSZOO_KILLS", "15"))
-WORKERS = 16
 SEGMENT = 64 << 10
 DOCUMENTS = 64 << 10  # an index, two manifests and two configs, which every process reads anew
 CHILD = Path(__file__).parent / "child.py"
@@ -69,8 +69,8 @@ def test_a_pull_that_is_killed_again_and_again_ends_whole(large, store):
         served = server.blob_bytes
     assert killed >= min(KILLS, 10)
     assert verify(store).problems == ()
-    assert served <= size_of(large) + (killed + 1) * (WORKERS * SEGMENT + DOCUMENTS)
-    assert served <= size_of(large) * 1.02 + killed * (8 * SEGMENT + DOCUMENTS), "in fact much less is lost"
+    # For each worker, what came of a segment, and what was in the connection: not much less than such a small segment.
+    assert served <= size_of(large) + (killed + 1) * (2 * DEFAULT.start * SEGMENT + DOCUMENTS)
     time.sleep(0.02)
     for folder in (store.layout.leases,):  # those of the killed expire in 15 minutes
         for path in folder.iterdir():
