@@ -236,10 +236,9 @@ def clean_partials(layout: StoreLayout, limit: float, *, dry_run: bool) -> int:
 
 def _folders(layout: StoreLayout, key: str) -> Iterator[tuple[Path, str]]:
     with suppress(FileNotFoundError):
-        for path in layout.partials.iterdir():
-            match = _FOLDER.fullmatch(path.name)
-            if match and match["key"].startswith(key):
-                yield path, match["owner"]
+        for name in os.listdir(layout.partials):  # each blob looks for its own among those that are under way
+            if name.startswith(key) and (match := _FOLDER.fullmatch(name)):
+                yield layout.partials / name, match["owner"]
 
 
 def _used(folder: Path) -> int:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 # not. Where blobs are told of when they are in the store, none waits.
 PAUSE = 2.0 if EARLY else 0.0
 
-_THREADS = 4  # that write to the disk; with one, the disk is done 0.1 s later
+_MOST = 256  # files at a time; more are not any quicker, and each blob looks through the folders of all
+_BEGINNERS = 4  # threads that have the disk begin; with one, it is done 0.1 s later
+_SYNCERS = 16  # threads that wait for the disk: what many of them want is in one write of the journal
 
 
 class Shelf:
@@ -30,18 +32,25 @@ class Shelf:
 
     Args:
         clock: seconds.
+
+    Attributes:
+        waiting: the downloads.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.waiting: list[Download] = []
         self._clock = clock
-        self._waiting: list[Download] = []
         self._since = 0.0
 
     def put(self, download: Download) -> None:
         """Add one."""
-        if not self._waiting:
+        if not self.waiting:
             self._since = self._clock()
-        self._waiting.append(download)
+        self.waiting.append(download)
+
+    def is_full(self, left: int) -> bool:
+        """Whether there is nothing to wait for, see :meth:`take`."""
+        return len(self.waiting) >= min(left, _MOST)
 
     def take(self, left: int) -> list[Download]:
         """Those to be made durable now; none while others may still come in time.
@@ -49,15 +58,15 @@ class Shelf:
         Args:
             left: downloads that are not durable yet, these among them.
         """
-        if len(self._waiting) < left and self._clock() < self._since + PAUSE:
+        if not self.is_full(left) and self._clock() < self._since + PAUSE:
             return []
-        taken, self._waiting = self._waiting, []
+        taken, self.waiting = self.waiting, []
         return taken
 
 
 def begin(downloads: Sequence[Download]) -> None:
     """Have the disk begin with what was written since the last time."""
-    for _ in ordered_map(Download.begin_sync, downloads, workers=_THREADS):
+    for _ in ordered_map(Download.begin_sync, downloads, workers=_BEGINNERS):
         pass
 
 
@@ -71,7 +80,7 @@ def commit(downloads: Sequence[Download], settle: Callable[[], None]) -> None:
     Raises:
         StorageError: the file system refuses.
     """
-    for _ in ordered_map(Download.sync, downloads):
+    for _ in ordered_map(Download.sync, downloads, workers=_SYNCERS):
         pass
     for download in downloads:
         download.item.place(download.finished())

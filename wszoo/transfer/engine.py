@@ -81,6 +81,7 @@ class Engine:
         self._advance = advance
         self._settle = settle
         self._changed = threading.Condition(threading.RLock())
+        self._wake = threading.Event()  # the committer, who otherwise looks at each beat
         self._new: deque[_Foreign] = deque(_Foreign(item) for item in items)
         self._foreign: deque[_Foreign] = deque()
         self._open: list[Download] = []
@@ -152,6 +153,7 @@ class Engine:
     def _end(self, committer: threading.Thread) -> None:
         with self._changed:
             self.stopping.set()
+            self._wake.set()
             self._changed.notify_all()
             workers = [*self._attempts, committer]
         until = time.monotonic() + _LAST_WORDS
@@ -161,7 +163,7 @@ class Engine:
             for attempt in self._attempts.values():
                 if attempt is not None:
                     attempt.abandon()
-            for download in self._open:
+            for download in (*self._open, *self._shelf.waiting):
                 self._partials.release(download.item.key)
 
     # ---- the workers ----
@@ -232,10 +234,12 @@ class Engine:
         return download
 
     def _claim(self, task: _Foreign) -> bool:
+        if self._partials.claim(task.item.key):
+            return True
         written, now = self._partials.written(task.item.key), time.monotonic()
         if written != task.written:
             task.written, task.since = written, now
-        return self._partials.claim(task.item.key, force=now - task.since > self._tuning.patience)
+        return now - task.since > self._tuning.patience and self._partials.claim(task.item.key, force=True)
 
     def _fetch(self, download: Download, run: Run) -> Download:
         complete = False
@@ -262,7 +266,10 @@ class Engine:
         if EARLY:
             download.item.arrived(finished.path)
         with self._changed:
+            self._open.remove(download)
             self._shelf.put(download)
+            if self._shelf.is_full(self._left):
+                self._wake.set()
 
     def _again(self, download: Download, error: IntegrityError) -> None:
         """Fetch an item again that came out wrong, preferring another source each time; each gets one such chance."""
@@ -295,7 +302,6 @@ class Engine:
                         download.item.arrived(None)
                     self._partials.release(download.item.key)
                 with self._changed:
-                    self._open = [each for each in self._open if each not in finished]
                     self._left -= len(finished)
                     self._changed.notify_all()
         except BaseException as error:  # noqa: BLE001 - the calling thread raises it
@@ -304,13 +310,14 @@ class Engine:
     def _next_to_commit(self) -> list[Download]:
         """None at the end, which does not wait for more: what is whole is kept also when the transfer fails."""
         while True:
+            self._wake.wait(_BEAT)
             with self._changed:
                 over = self.stopping.is_set()
                 finished = self._shelf.take(0 if over else self._left)
                 if finished or over:
                     return finished
-                self._changed.wait(_BEAT)
-                written = [download for download in self._open if download.unsynced]
+                self._wake.clear()
+                written = [download for download in (*self._open, *self._shelf.waiting) if download.unsynced]
             begin(written)
 
     # ---- what requests tell ----
