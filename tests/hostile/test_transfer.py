@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import msgspec
 import pytest
 from builders import SimulatedRemote, around, publish_model, replace_in_index
@@ -62,6 +65,57 @@ def test_a_middle_range_that_runs_on_to_the_end_of_the_blob_is_refused_at_the_fi
     assert len(read) < TUNING.start * 2 * 11 + 50
 
 
+def test_a_byte_too_many_behind_a_blob_that_is_whole_spoils_nothing(store):
+    other = b"a blob that keeps the transfer going"
+    second = Descriptor(media_type="application/x", digest=Digest.of(other), size=len(other))
+    end_is_here, whole, told = threading.Event(), threading.Event(), threading.Event()
+
+    class Late(Source):
+        def open(self, descriptor, offset=0, length=None):
+            if descriptor == second:
+                told.wait(5)
+                time.sleep(0.1)  # in which the blob would be fetched again, while it waits to be made durable
+                yield other
+                return
+            if offset == 0:
+                end_is_here.wait(5)
+            yield from super().open(descriptor, offset, length)
+            if length is None:
+                end_is_here.set()
+                whole.wait(5)
+                told.set()
+                yield b"x"
+
+    class Follower:
+        def arrived(self, blob, path):
+            if blob == BLOB.digest:
+                whole.set()
+
+        def given_up(self):
+            return False
+
+    source = Late()
+    tuning = Tuning(segment=60_000, backoff=0.001, stall=10, poll=0.01)
+    fetch(source, store, [BLOB, second], Silent(), "x", tuning=tuning, follower=Follower())
+    assert told.is_set()
+    assert sorted(source.asked, key=lambda each: each[0]) == [(0, 60_000), (60_000, None)]
+    assert store.blobs.read(BLOB.digest, limit=1 << 20) == DATA
+
+
+@pytest.mark.parametrize("segment", [60_000, 1 << 20])
+def test_a_source_that_sends_everything_and_then_does_not_hang_up_holds_up_nothing(store, segment):
+    over = threading.Event()
+
+    def go_on(data, offset, length):
+        yield data
+        over.wait(20)
+
+    began = time.monotonic()
+    run(store, Source(go_on), tuning=Tuning(segment=segment, stall=0.3))
+    assert time.monotonic() - began < 5
+    over.set()
+
+
 def test_a_source_that_sends_another_range_is_found_out_and_a_good_one_takes_over(store):
     shifted = Source(lambda data, offset, length: [data[1:] + data[:1]])
     with pytest.raises(IntegrityError, match=BLOB.digest):
@@ -74,8 +128,6 @@ def test_empty_pieces_are_no_bytes(store):
 
 
 def test_a_source_that_never_ends_without_a_byte_is_given_up(store):
-    import time
-
     def stuck(data, offset, length):
         time.sleep(2)
         yield data

@@ -57,6 +57,7 @@ class Download:
         self._hash = hashlib.sha256()
         self._hashed = 0  # segments whose bytes are in the hash
         self._hashing = False  # a thread is bringing more of them in
+        self._ended = False
         self._unsynced: list[Segment] = []  # whole ones that the disk was not asked to begin with
         for number in self._done:
             advance(self._segments[number].length)
@@ -123,9 +124,10 @@ class Download:
             return None if self._runs else self._spoilt
 
     def spoil(self, error: IntegrityError) -> None:
-        """The item is wrong: nobody takes more of it."""
+        """The item is wrong: nobody takes more of it. Too late when :meth:`catch_up` has come to the end."""
         with self._lock:
-            self._spoilt = self._spoilt or error
+            if not self._ended:
+                self._spoilt = self._spoilt or error
 
     @property
     def complete(self) -> bool:
@@ -164,16 +166,19 @@ class Download:
     def catch_up(self) -> bool:
         """Hash the whole segments that are next in order; true for the one caller that came to the end.
 
+        From then on the file is the caller's, and nobody else's. One that is spoilt has no end.
+
         Raises:
             StorageError: the file system refuses.
         """
         while True:
             with self._lock:
-                if self._hashing:
+                if self._hashing or self._ended or self._spoilt is not None:
                     return False
                 if self._hashed == len(self._segments):
-                    self._hashing = self.complete  # then nobody else comes to the end
-                    return self.complete  # else someone is about to note the last segment, in a file that goes then
+                    # Else someone is about to note the last segment, in a file that goes then.
+                    self._ended = self.complete
+                    return self._ended
                 if self._hashed not in self._done:
                     return False
                 self._hashing = True
@@ -220,6 +225,7 @@ class Download:
             self.round += 1
             self._spoilt = None
             self._done, self._hash, self._hashed, self._hashing = set(), hashlib.sha256(), 0, False
+            self._ended = False
             for segment in self._segments:
                 segment.reached = 0
             self._waiting = list(reversed(self._segments))

@@ -147,6 +147,8 @@ class Engine:
             wrong = attempt.download.give_back(attempt.run)
             if wrong is not None:
                 self._again(attempt.download, wrong)
+            elif attempt.download.catch_up():  # it stalled after its last byte
+                self._finish(attempt.download)
         except WszooError as error:
             self._error = self._error or error
 

@@ -12,6 +12,7 @@ from wszoo.digest import Digest
 from wszoo.errors import NotFoundError, StorageError
 from wszoo.progress import Silent
 from wszoo.schema.oci import Descriptor
+from wszoo.store.partials import Partials
 from wszoo.transfer import Tuning, commit, fetch
 from wszoo.transfer.commit import PAUSE, Shelf
 
@@ -35,7 +36,7 @@ class Source:
 
 @pytest.fixture
 def steps(store, monkeypatch):
-    """What is done to the disk for blobs, in order: ``sync`` a file, ``rename`` it, ``settle`` the folder."""
+    """What is done for blobs: ``sync`` a file, ``rename`` it, ``settle`` the folder, ``release`` the claim."""
     done, original = [], {"adopt": store.blobs.adopt, "settle": store.blobs.settle, "fsync": os.fsync}
 
     def sync(handle):
@@ -51,6 +52,12 @@ def steps(store, monkeypatch):
         done.append("settle")
         original["settle"]()
 
+    def release(self, key):
+        done.append("release")
+        released(self, key)
+
+    released = Partials.release
+    monkeypatch.setattr(Partials, "release", release)
     monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(store.blobs, "adopt", adopt)
     monkeypatch.setattr(store.blobs, "settle", settle)
@@ -63,8 +70,30 @@ def stored(store):
 
 def test_what_arrives_in_a_moment_is_made_durable_in_one_go(store, steps):
     fetch(Source(), store, WANTED, Silent(), "fetch", tuning=TUNING)
-    assert steps == ["sync"] * 20 + ["rename"] * 20 + ["settle"]
+    assert steps == ["sync"] * 20 + ["rename"] * 20 + ["settle"] + ["release"] * 20
     assert stored(store) == set(BLOBS)
+
+
+def test_the_disk_begins_with_segments_while_others_are_on_their_way(store, monkeypatch):
+    begun, all_but_one = [], threading.Event()
+
+    def begin(file, at, length):
+        begun.append((at, length))
+        if len(begun) == 4:
+            all_but_one.set()
+
+    class Slow(Source):
+        def open(self, descriptor, offset=0, length=None):
+            data = BLOBS[descriptor.digest]
+            yield data[offset:4000]
+            assert all_but_one.wait(20)
+            yield data[4000:]
+
+    monkeypatch.setattr("wszoo.transfer.download.begin_sync", begin)
+    tuning = Tuning(segment=1000, start=1, workers=1, poll=0.01)
+    monkeypatch.setattr("wszoo.transfer.engine._SHARES", 1)
+    fetch(Slow(), store, WANTED[:1], Silent(), "fetch", tuning=tuning)
+    assert begun[:4] == [(at, 1000) for at in range(0, 4000, 1000)]
 
 
 def test_nothing_waits_for_long_while_other_blobs_are_on_their_way(store, steps, monkeypatch):
@@ -77,7 +106,7 @@ def test_nothing_waits_for_long_while_other_blobs_are_on_their_way(store, steps,
                 durable.wait(0.01)
 
     fetch(Source(hold_up_the_last), store, WANTED, Silent(), "fetch", tuning=TUNING)
-    assert steps[-3:] == ["sync", "rename", "settle"]
+    assert steps[-4:] == ["sync", "rename", "settle", "release"]
     assert steps.count("sync") == steps.count("rename") == 20
     assert steps.count("settle") < 10
 
@@ -102,7 +131,7 @@ def test_what_is_whole_is_kept_when_the_transfer_fails(store, steps):
     with pytest.raises(NotFoundError):
         fetch(Source(lack_the_last), store, WANTED, Silent(), "fetch", tuning=TUNING, follower=Follower())
     assert stored(store) == set(BLOBS) - {last}
-    assert steps == ["sync"] * 19 + ["rename"] * 19 + ["settle"]
+    assert steps[:39] == ["sync"] * 19 + ["rename"] * 19 + ["settle"]
 
 
 def test_a_disk_that_refuses_ends_the_transfer_and_what_was_fetched_is_not_fetched_again(store, monkeypatch):
