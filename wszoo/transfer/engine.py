@@ -298,11 +298,14 @@ class Engine:
     def _commit(self) -> None:
         try:
             while finished := self._next_to_commit():
-                commit(finished, self._settle)
-                for download in finished:
-                    if not EARLY:
+                try:
+                    commit(finished, self._settle)
+                finally:  # if the disk refused, others may try
+                    for download in finished:
+                        self._partials.release(download.item.key)
+                if not EARLY:
+                    for download in finished:
                         download.item.arrived(None)
-                    self._partials.release(download.item.key)
                 with self._changed:
                     self._left -= len(finished)
                     self._changed.notify_all()

@@ -143,6 +143,7 @@ def test_a_disk_that_refuses_ends_the_transfer_and_what_was_fetched_is_not_fetch
         with pytest.raises(StorageError, match="no space left"):
             fetch(Source(), store, WANTED, Silent(), "fetch", tuning=TUNING)
     assert stored(store) == set()
+    assert list(store.layout.partials.glob("*.claim")) == []
 
     def nothing_is_asked_for(digest):
         raise AssertionError(digest)
